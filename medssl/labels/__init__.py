@@ -1,0 +1,1 @@
+"""Weak labels: from FreeSurfer, or from atlases registered to a scan."""
