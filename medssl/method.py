@@ -47,3 +47,7 @@ class Method(nn.Module, ABC):
     def after_validation(self, scores: Mapping[str, float]) -> None:
         """React to validation scores (the class weights of error-corrective boosting)."""
         return
+
+    def state_scores(self) -> dict[str, float]:
+        """Say what of the method's own state is logged after each validation (class weights, a queue's age)."""
+        return {}

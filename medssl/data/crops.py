@@ -1,0 +1,106 @@
+"""Random crops of prepared scans, each a pure function of (seed, sample number).
+
+So results do not depend on the number of workers, training resumes exactly without saving anyone's generator, and a
+sample can be replayed alone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Generator
+from torch.utils.data import Dataset, Sampler
+
+from medssl.data.prepared import PreparedDataset
+from medssl.method import Pretext
+from medssl.patches import Slices, check_patch, pad_to, random_crop, structure_crop
+from medssl.sample import Sample
+
+
+class CropDataset(Dataset[Sample]):
+    """Samples 0, 1, 2, ... without end: each a crop of one scan.
+
+    Every scan is seen once before any is seen again, in an order drawn anew each time.
+
+    Args:
+        data: The prepared scans.
+        patch_size: Of the crops, voxels; smaller scans are padded at their end with 0, the background.
+        pretext: Applied to each sample with the sample's own generator.
+        structure_share: Share of the crops that are taken around a structure, each structure equally often; the rest
+            is anywhere. 0 needs no labels.
+        seed: Of everything drawn.
+    """
+
+    def __init__(
+        self,
+        data: PreparedDataset,
+        patch_size: Sequence[int],
+        pretext: Pretext,
+        structure_share: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        check_patch(patch_size, data.spatial_dims)
+        self.data, self.patch_size, self.pretext = data, tuple(patch_size), pretext
+        self.structure_share, self.seed = structure_share, seed
+
+    def __getitem__(self, number: int) -> Sample:
+        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there are labels, ``seed``, ``index``."""
+        sample_seed = seed_of(self.seed, number)
+        generator = Generator().manual_seed(sample_seed)
+        round_, place = divmod(number, len(self.data))
+        order = torch.randperm(len(self.data), generator=Generator().manual_seed(seed_of(self.seed, round_, "order")))
+        scan = int(order[place])
+        crop = self._crop(scan, generator)
+        image = pad_to(self.data.image(scan, crop), self.patch_size)
+        sample: Sample = {
+            "image": torch.from_numpy(np.ascontiguousarray(image)),
+            "seed": torch.tensor(seed_of(sample_seed, 1)),  # what the method draws is not what placed the crop
+            "index": torch.tensor(scan),
+        }
+        if self.data.label_set is not None:
+            sample["label"] = torch.from_numpy(np.ascontiguousarray(pad_to(self.data.label(scan, crop), self.patch_size)))
+        return self.pretext(sample, generator)
+
+    def _crop(self, scan: int, generator: Generator) -> Slices:
+        shape = self.data.shape(scan)
+        if float(torch.rand((), generator=generator)) >= self.structure_share:
+            return random_crop(self.patch_size, shape, generator)
+        present = [c for c, voxels in enumerate(self.data.class_voxels(scan)) if c > 0 and voxels > 0]
+        if not present:
+            return random_crop(self.patch_size, shape, generator)
+        return structure_crop(
+            self.patch_size, shape, present, lambda c: self.data.class_positions(scan, c), generator
+        )
+
+
+class EpochSampler(Sampler[int]):
+    """Numbers the samples of epoch t from ``t * samples`` on, shared out over the processes.
+
+    Args:
+        samples: Per epoch and all processes together.
+        rank: Of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, samples: int, rank: int = 0, world_size: int = 1) -> None:
+        self.samples, self.rank, self.world_size, self.epoch = samples, rank, world_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration is of; the training loop calls it."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Give this process's sample numbers."""
+        start = self.epoch * self.samples
+        return iter(range(start + self.rank, start + self.samples, self.world_size))
+
+    def __len__(self) -> int:
+        """Count this process's samples per epoch."""
+        return len(range(self.rank, self.samples, self.world_size))
+
+
+def seed_of(*parts: int | str) -> int:
+    """Mix integers and words into one seed, 0 <= seed < 2**63; near-by inputs give unrelated seeds."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

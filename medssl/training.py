@@ -1,0 +1,271 @@
+"""One loop that trains any method; the only file that knows Lightning.
+
+Exact resume: everything drawn is a function of (seed, sample number), a checkpoint is written whole at the end of each
+epoch, after its validation, and holds all the rest (weights, the method's own memory, optimiser, schedule, history). A
+training that was killed at any moment and is started again with the same arguments repeats at most one epoch, and ends
+on one device with the same bits.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from medssl.data.crops import CropDataset, EpochSampler
+from medssl.errors import InputError
+from medssl.files import value_hash, write_aside
+from medssl.method import Method
+from medssl.sample import Batch
+
+Scores = Mapping[str, float]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class NonFiniteLossError(InputError):
+    """The loss is NaN or infinite; the message names the batch."""
+
+
+def fit(
+    method: Method,
+    samples: CropDataset,
+    out: Path,
+    steps: int,
+    *,
+    batch_size: int = 1,
+    epoch_steps: int = 50,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
+    warmup: float = 0.1,
+    gradient_clip: float = 12.0,
+    accumulate: int = 1,
+    validate: Callable[[Method], Scores] | None = None,
+    validate_first: bool = False,
+    patience: int | None = None,
+    monitor: str = "dice/mean",
+    log: Callable[[Scores, int], None] | None = None,
+    precision: Precision = "auto",
+    workers: int = 1,
+    devices: int | str = "auto",
+    accelerator: str = "auto",
+) -> list[dict[str, float]]:
+    """Train ``method`` and return its history: one row of scores per epoch.
+
+    The learning rate rises linearly over the first ``warmup`` of the steps and falls to 0 as half a cosine.
+
+    Args:
+        method: What to train, in place.
+        samples: What to train on.
+        out: Folder of the checkpoint ``last.ckpt``. If it holds one of the same training, that training goes on.
+        steps: Optimiser steps in all.
+        batch_size: Samples per step and device.
+        epoch_steps: Optimiser steps from one validation and checkpoint to the next.
+        learning_rate: Its largest value; AdamW.
+        weight_decay: Of AdamW, on weights, not on biases and normalisation.
+        warmup: Share of the steps.
+        gradient_clip: Largest norm of the gradient.
+        accumulate: Batches per optimiser step.
+        validate: Scores a method; called at the end of each epoch, its scores go to ``method.after_validation``.
+        validate_first: Validate before the first step too, for methods that steer by it.
+        patience: Stop when ``monitor`` has not improved for this many epochs; None never stops early.
+        monitor: The score that ``patience`` looks at, larger is better.
+        log: Called with each epoch's scores and the number of steps done.
+        precision: ``"auto"`` is bf16 where the processor computes in it, float32 elsewhere.
+        workers: Processes that read samples.
+        devices: Number of devices, as Lightning takes it.
+        accelerator: ``"cpu"``, ``"gpu"`` or ``"auto"``.
+
+    Raises:
+        NonFiniteLossError: The loss is NaN or infinite.
+        InputError: The checkpoint in ``out`` is of another training.
+    """
+    if steps < 1 or epoch_steps < 1:
+        raise InputError(f"steps={steps} and epoch_steps={epoch_steps} must be at least 1.")
+    epoch_steps = min(epoch_steps, steps)
+    identity = value_hash(
+        [steps, batch_size, epoch_steps, learning_rate, weight_decay, warmup, gradient_clip, accumulate, patience, monitor]
+        + [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint, validate_first]
+        + [type(method).__name__, [(name, list(value.shape)) for name, value in method.state_dict().items()]]
+    )
+    loop = _Loop(method, steps, learning_rate, weight_decay, warmup, identity, log)
+    checkpoint = out / "last.ckpt"
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        precision="bf16-mixed" if use_bf16(precision) else "32-true",
+        max_epochs=math.ceil(steps / epoch_steps),
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=gradient_clip,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+        callbacks=[_EndOfEpoch(checkpoint, validate, validate_first, patience, monitor), _progress()],
+    )
+    sampler = EpochSampler(
+        epoch_steps * accumulate * batch_size * trainer.world_size, trainer.global_rank, trainer.world_size
+    )
+    loader = DataLoader(
+        samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        trainer.fit(
+            loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True
+        )
+    return loop.history
+
+
+def use_bf16(precision: Precision) -> bool:
+    """Say whether to compute in bf16: asked for, or where the processor multiplies in it rather than emulates it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class _Loop(pl.LightningModule):
+    """What Lightning wants to see of a method."""
+
+    def __init__(
+        self,
+        method: Method,
+        steps: int,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        identity: str,
+        log: Callable[[Scores, int], None] | None,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.steps, self.learning_rate, self.weight_decay, self.warmup = steps, learning_rate, weight_decay, warmup
+        self.identity, self.log_scores = identity, log
+        self.history: list[dict[str, float]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.batches = 0
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        losses = self.method.loss(batch)
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + value.detach()
+        self.batches += 1
+        if not torch.isfinite(losses["loss"]):
+            parts = ", ".join(f"{name}={float(value):g}" for name, value in losses.items())
+            raise NonFiniteLossError(
+                f"The loss is not finite ({parts}) at step {self.global_step + 1}, on the scans "
+                f"{self._names(batch)} (samples' seeds {batch['seed'].tolist()}). The last checkpoint is of before. "
+                "Look at these scans; if they are sound, lower the learning rate or train in fp32."
+            )
+        return losses["loss"]
+
+    def _names(self, batch: Batch) -> str:
+        samples = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]  # the loader that fit() was given
+        return ", ".join(samples.data.scans[int(index)] for index in batch["index"])
+
+    def on_train_epoch_start(self) -> None:
+        self.method.start_epoch(self.trainer.train_dataloader or [])
+        self.sums, self.batches = {}, 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.method.after_step()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+        for parameter in self.method.parameters():
+            if parameter.requires_grad:
+                groups[parameter.ndim > 1].append(parameter)
+        optimizer: Optimizer = AdamW(
+            [{"params": groups[True]}, {"params": groups[False], "weight_decay": 0.0}],
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, self.steps, self.warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["medssl"] = {"identity": self.identity, "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint["medssl"]
+        if saved["identity"] != self.identity:
+            raise InputError(
+                f"{self.trainer.default_root_dir}: holds the checkpoint of a training with other data, network or "
+                "settings. Choose another --out, or remove the folder to train anew."
+            )
+        self.history = saved["history"]
+
+
+class _EndOfEpoch(Callback):
+    """Validate, tell the method, note the scores, save: in this order, so that the checkpoint holds all of it."""
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        validate: Callable[[Method], Scores] | None,
+        validate_first: bool,
+        patience: int | None,
+        monitor: str,
+    ) -> None:
+        self.checkpoint, self.validate, self.validate_first = checkpoint, validate, validate_first
+        self.patience, self.monitor = patience, monitor
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loop = _as_loop(pl_module)
+        if self.validate_first and not loop.history:
+            self._note(trainer, loop, {})
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loop = _as_loop(pl_module)
+        losses = {f"train/{name}": float(value) / loop.batches for name, value in loop.sums.items()}
+        losses["learning_rate"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self._note(trainer, loop, losses)
+        with write_aside(self.checkpoint) as aside:
+            trainer.save_checkpoint(aside)
+        best = max(range(len(loop.history)), key=lambda i: loop.history[i].get(self.monitor, -math.inf))
+        if self.patience is not None and len(loop.history) - 1 - best >= self.patience:
+            trainer.should_stop = True
+
+    def _note(self, trainer: pl.Trainer, loop: "_Loop", losses: dict[str, float]) -> None:
+        scores: dict[str, float] = {}
+        if self.validate is not None:
+            loop.eval()
+            scores = dict(self.validate(loop.method))
+            loop.train()
+            loop.method.after_validation(scores)
+        row = {"step": float(trainer.global_step), **losses, **scores, **loop.method.state_scores()}
+        loop.history.append(row)
+        if loop.log_scores is not None and trainer.is_global_zero:
+            loop.log_scores({k: v for k, v in row.items() if k != "step"}, trainer.global_step)
+
+
+def warm_cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate: linear up to 1 over the first ``warmup`` of ``steps``, then half a cosine to 0."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+
+def _as_loop(module: pl.LightningModule) -> _Loop:
+    if not isinstance(module, _Loop):
+        raise TypeError(f"this callback belongs to medssl's own loop, got {type(module).__name__}")
+    return module
+
+
+def _progress() -> Callback:
+    """Show a bar on a terminal, nothing elsewhere."""
+    import sys
+
+    return TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 0)
