@@ -1,0 +1,135 @@
+"""The promises that the project's own files make to each other."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LONGEST_FILE = 400
+
+# Where conda-forge's name of a package, or the way it splits one, differs from PyPI's.
+CONDA_NAMES = {
+    "torch": ["pytorch"],
+    "blosc2": ["python-blosc2"],
+    "matplotlib": ["matplotlib-base"],
+    "jsonargparse": ["jsonargparse", "docstring-parser", "typeshed-client"],
+}
+ONLY_CONDA = {"python", "pip", "docstring-parser", "typeshed-client"}
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def required() -> dict[str, Requirement]:
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    lines = [*PYPROJECT["project"]["dependencies"], *(line for extra in extras.values() for line in extra)]
+    requirements = [Requirement(line) for line in lines]
+    return {canonicalize_name(item.name): item for item in requirements if item.name != PYPROJECT["project"]["name"]}
+
+
+def conda() -> dict[str, Requirement]:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in environment["dependencies"]}
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_dependency_is_in_the_conda_environment_with_the_same_bound():
+    for name, requirement in required().items():
+        first, *others = CONDA_NAMES.get(name, [name])
+        assert first in conda(), f"environment.yml lacks {first}"
+        assert conda()[first].specifier == requirement.specifier, first
+        assert set(others) <= set(conda())
+
+
+def test_the_conda_environment_has_nothing_that_the_project_does_not_ask_for():
+    expected = {other for name in required() for other in CONDA_NAMES.get(name, [name])}
+    assert set(conda()) - expected - ONLY_CONDA == set()
+
+
+def test_the_conda_environment_asks_for_the_same_python():
+    assert str(conda()["python"].specifier) == PYPROJECT["project"]["requires-python"]
+
+
+def test_the_constraints_pin_torch():
+    assert constraints()["torch"] == "2.13.0"
+
+
+def test_the_constraints_pin_every_dependency_to_a_version_that_is_allowed():
+    for name, requirement in required().items():
+        assert requirement.specifier.contains(constraints()[name]), name
+
+
+def test_the_constraints_name_no_file_of_one_machine():
+    text = (ROOT / "constraints.txt").read_text()
+    assert "@" not in text and "+cpu" not in text
+
+
+def test_the_wheel_takes_its_version_from_the_package():
+    import medssl
+
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "medssl/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", medssl.__version__)
+
+
+def test_no_source_file_is_longer_than_a_reader_can_hold():
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in tracked("*.py")}
+    assert {str(path): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_every_yaml_file_parses():
+    files = tracked("*.yaml", "*.yml")
+    assert files
+    for path in files:
+        assert yaml.safe_load(path.read_text()) is not None, path
+
+
+def test_the_licence_is_apache_2():
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+    assert PYPROJECT["project"]["license"] == "Apache-2.0"
+
+
+def test_links_in_the_documents_lead_to_files():
+    for document in tracked("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+            if "://" not in target and not target.startswith("mailto:"):
+                assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
+
+
+def test_the_test_command_is_the_one_that_the_makefile_and_ci_share():
+    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert re.search(r"^test:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_an_old_python_is_refused_by_make_in_one_clear_message(tmp_path):
+    old = tmp_path / "bin"
+    old.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        program = old / name
+        program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
+        program.chmod(0o755)
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    made = subprocess.run(
+        ["make", "test"], cwd=tmp_path, env={"PATH": f"{old}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert made.returncode != 0
+    assert "needs Python 3.11 or newer; found: Python 3.9.2" in made.stderr
+    assert not (tmp_path / ".venv").exists()
