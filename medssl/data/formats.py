@@ -1,0 +1,185 @@
+"""One reader per family of file formats; each returns voxels in order (X, Y, Z) or (X, Y) and an affine to RAS+ mm."""
+
+import math
+import zlib
+from collections.abc import Sequence
+from gzip import BadGzipFile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
+from numpy.typing import NDArray
+from PIL import Image
+
+from medssl.errors import InputError
+
+Voxels = tuple[NDArray[Any], NDArray[np.float64]]
+
+NIBABEL_SUFFIXES = (".nii", ".nii.gz", ".mgz", ".mgh")
+ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+MOST_VOXELS = 2**31
+_DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib, "Maximum Compression Factor")
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that tells the format, in lower case, with ``.nii.gz`` as one."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without the ending that tells the format."""
+    return path.name[: -len(suffix_of(path))] if suffix_of(path) else path.name
+
+
+def read_nibabel(path: Path) -> Voxels:
+    """Read NIfTI or MGH.
+
+    Raises:
+        InputError: The file is cut short, is of another kind, or its header claims what cannot be.
+    """
+    compressed = suffix_of(path) in (".nii.gz", ".mgz")
+    _check_magic(path, compressed)
+    try:
+        image = nib.load(path)
+        if not isinstance(image, SpatialImage):
+            raise ImageFileError("it holds no voxels")
+        shape = tuple(int(n) for n in image.shape)
+        kind = np.dtype(image.get_data_dtype())
+        _check_size(path, shape, kind, compressed)
+        data = np.asanyarray(image.dataobj)
+    except (EOFError, BadGzipFile, zlib.error) as error:
+        raise InputError(_truncated(path, str(error))) from error
+    except (OSError, ImageFileError, HeaderDataError) as error:
+        if "Expected" in str(error) and "bytes" in str(error):
+            raise InputError(_truncated(path, str(error))) from error
+        raise InputError(
+            f"{path}: cannot be read as {suffix_of(path)} ({error}). Check where it came from, and export it again."
+        ) from error
+    return data.reshape(_squeezed(path, shape)), np.asarray(image.affine, dtype=np.float64)
+
+
+def read_itk(path: Path) -> Voxels:
+    """Read MetaImage or NRRD with SimpleITK.
+
+    Raises:
+        InputError: The file cannot be read, holds colours, or its header claims what cannot be.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        shape = tuple(int(n) for n in reader.GetSize())
+        if reader.GetNumberOfComponents() != 1:
+            raise InputError(f"{path}: holds {reader.GetNumberOfComponents()} values per voxel; one is expected.")
+        _check_count(path, shape)
+        squeezed = _squeezed(path, shape)
+        image = reader.Execute()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(
+            f"{path}: cannot be read as {suffix_of(path)} ({reason}). It may be truncated, or its data file missing: "
+            "copy it again."
+        ) from error
+    dims = len(shape)
+    affine = np.eye(4)
+    inside = min(dims, 3)
+    direction = np.array(image.GetDirection()).reshape(dims, dims)[:inside, :inside]
+    affine[:inside, :inside] = direction * np.array(image.GetSpacing())[:inside]
+    affine[:inside, 3] = image.GetOrigin()[:inside]
+    data = sitk.GetArrayFromImage(image).T.reshape(squeezed)
+    return data, _LPS_TO_RAS @ affine
+
+
+def read_picture(path: Path, labels: bool) -> Voxels:
+    """Read PNG or JPEG as grey (X, Y), 8 or 16 bits; of a label picture with a palette, the indices.
+
+    Raises:
+        InputError: It cannot be read, or a label picture is a JPEG or in colour.
+    """
+    if labels and suffix_of(path) != ".png":
+        raise InputError(f"{path}: JPEG blurs label ids at edges; give the label map as PNG.")
+    try:
+        with Image.open(path) as picture:
+            if labels and picture.mode not in ("1", "L", "P", "I", "I;16"):
+                raise InputError(
+                    f"{path}: the label map is in colour (mode {picture.mode}); labels are one whole number per pixel."
+                )
+            grey = picture if labels or picture.mode in ("L", "I", "I;16") else picture.convert("L")
+            pixels = np.array(grey)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a picture ({error}). It may be truncated: copy it again."
+        ) from error
+    return (pixels.astype(np.uint8) if pixels.dtype == bool else pixels).T, np.eye(4)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that an image file consists of: itself and, for .mhd, the data file that its header names.
+
+    Raises:
+        InputError: A .mhd names no single data file.
+    """
+    if suffix_of(path) != ".mhd":
+        return (path,)
+    fields = dict(
+        line.split("=", 1) for line in path.read_text(encoding="latin-1").splitlines() if line.count("=") == 1
+    )
+    name = {key.strip(): value.strip() for key, value in fields.items()}.get("ElementDataFile", "")
+    data = path.parent / name
+    if not name or not data.is_file():
+        raise InputError(f"{path}: its data file '{name}' (ElementDataFile) is not there. Copy both, or use .mha.")
+    return (path, data)
+
+
+def _check_magic(path: Path, compressed: bool) -> None:
+    with path.open("rb") as stream:
+        start = stream.read(16)
+    if compressed and start[:2] != b"\x1f\x8b":
+        raise InputError(
+            f"{path}: is named as a compressed image but is none; it begins with {start!r}. It may be a text or a "
+            "web page saved under this name, or an uncompressed image: check it, and name it for what it is."
+        )
+
+
+def _check_size(path: Path, shape: Sequence[int], kind: np.dtype[Any], compressed: bool) -> None:
+    """Refuse, before a voxel is read, what no memory holds and what the file cannot hold."""
+    if kind.names or kind.kind not in "iufb":
+        raise InputError(f"{path}: its voxels are {kind} (colours or complex numbers); one real number is expected.")
+    _check_count(path, shape)
+    claimed, size = math.prod(shape) * kind.itemsize, path.stat().st_size
+    if claimed > size * (_DEFLATE_LIMIT if compressed else 1):
+        raise InputError(_truncated(path, f"its header claims {claimed} bytes of voxels, the file has {size}"))
+    _squeezed(path, shape)
+
+
+def _check_count(path: Path, shape: Sequence[int]) -> None:
+    if math.prod(shape) > MOST_VOXELS:
+        raise InputError(
+            f"{path}: its header claims {'x'.join(map(str, shape))} = {math.prod(shape):.3g} voxels; at most "
+            f"{MOST_VOXELS:.3g} are read. The header is probably damaged: export the scan again."
+        )
+
+
+def _squeezed(path: Path, shape: Sequence[int]) -> tuple[int, ...]:
+    """``shape`` without trailing axes of one voxel; 2 or 3 axes must remain."""
+    axes = list(shape)
+    while len(axes) > 2 and axes[-1] == 1:
+        axes.pop()
+    if len(axes) not in (2, 3) or 0 in axes:
+        raise InputError(
+            f"{path}: has {len(shape)} dimensions ({'x'.join(map(str, shape))}), a 2D or 3D image is expected. "
+            "If it is a series over time or of contrasts, split it (fslsplit, mri_convert --frame) and give one volume."
+        )
+    return tuple(axes)
+
+
+def _truncated(path: Path, reason: str) -> str:
+    return f"{path}: is truncated or damaged ({reason}). Copy or download it again."

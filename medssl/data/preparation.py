@@ -1,0 +1,156 @@
+"""A preparation says how a scan becomes the array a network sees; training and inference apply the same one.
+
+The array is in orientation RAS, on a rectangular grid, cropped to its foreground, with values in 0..1 where 0 is the
+background, so that padding with zeros adds background.
+
+MRI has no unit: the same tissue is 80 in one scan and 900 in another. So the foreground (voxels that are not 0: the
+brain, where the skull was stripped) is cut at two percentiles, and its mean and standard deviation are put at 0.5 and
+1/6. Between two cohorts (uncalibrated, and FreeSurfer's 8 bits) this leaves the medians of white matter, cortex,
+ventricle and thalamus about half as far apart as stretching between the percentiles does, because two extremes say
+less of a scan than all its voxels. CT has a unit, and a window of Hounsfield numbers becomes 0..1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.data.resample import Affine, grid, reorient, resample
+from medssl.data.volumes import Volume
+from medssl.errors import InputError
+
+_SPAN = 3.0  # standard deviations from the mean to either end of 0..1
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a scan becomes the array a network sees.
+
+    Args:
+        spacing_mm: The voxel's edge, one number or one per axis; ``None`` keeps each scan's own.
+        orientation: The direction in which the axes run; axis 0 from left to right.
+        intensity: "mri" standardises the foreground, "ct" takes a window of Hounsfield numbers.
+        percentiles: MRI: where the foreground is cut.
+        window_hu: CT: what becomes 0 and 1. The default shows soft tissue; lungs and bone need a wider one.
+        margin: Voxels that are kept around the foreground.
+    """
+
+    spacing_mm: float | tuple[float, ...] | None = 1.0
+    orientation: Literal["RAS"] = "RAS"
+    intensity: Literal["mri", "ct"] = "mri"
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    window_hu: tuple[float, float] = (-200.0, 300.0)
+    margin: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse values that no scan could be prepared with."""
+        spacing_mm = np.atleast_1d(1.0 if self.spacing_mm is None else self.spacing_mm)
+        checks = {
+            f"spacing_mm must be one positive number or one per axis, got {self.spacing_mm}": (
+                spacing_mm.size in (1, 2, 3) and (spacing_mm > 0).all()
+            ),
+            f"orientation must be RAS, got {self.orientation}": self.orientation == "RAS",
+            f"intensity must be mri or ct, got {self.intensity}": self.intensity in ("mri", "ct"),
+            f"percentiles must rise within 0 to 100, got {self.percentiles}": (
+                0 <= self.percentiles[0] < self.percentiles[1] <= 100
+            ),
+            f"window_hu must rise, got {self.window_hu}": self.window_hu[0] < self.window_hu[1],
+            f"margin must be 0 or more, got {self.margin}": self.margin >= 0,
+        }
+        for message, holds in checks.items():
+            if not holds:
+                raise InputError(f"The preparation's {message}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The preparation as JSON holds it."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Preparation":
+        """The preparation that ``to_dict`` wrote.
+
+        Raises:
+            InputError: There are entries that this version does not know.
+        """
+        unknown = sorted(set(value) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise InputError(f"The preparation has {', '.join(unknown)}, which this version of medssl does not know.")
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """What a network sees: ``data`` (C, *spatial) float32 in 0..1, and the affine of its grid to RAS+ mm."""
+
+    data: NDArray[np.float32]
+    affine: Affine
+
+
+def prepare_image(volume: Volume, preparation: Preparation) -> PreparedImage:
+    """Normalise, reorient, resample and crop one image, from the image alone.
+
+    Raises:
+        InputError: The image cannot be what the preparation says (a CT without negative values, for example).
+    """
+    conformed = conform(volume, preparation)
+    return crop(conformed, foreground_box(conformed.data, preparation.margin))
+
+
+def conform(volume: Volume, preparation: Preparation) -> Volume:
+    """Normalise, reorient and resample; the whole field of view, float32 (X, Y, Z) or (X, Y)."""
+    dims = volume.data.ndim
+    spacing_mm = preparation.spacing_mm
+    if isinstance(spacing_mm, tuple) and len(spacing_mm) != dims:
+        raise InputError(f"{volume.path}: is {dims}D, the preparation's spacing has {len(spacing_mm)} numbers.")
+    edges_mm = (spacing_mm,) * dims if isinstance(spacing_mm, int | float) else spacing_mm
+    normalised = reorient(Volume(normalise(volume, preparation), volume.affine, volume.path), preparation.orientation)
+    shape, affine = grid(normalised.data.shape, normalised.affine, edges_mm)
+    return Volume(resample(normalised.data, normalised.affine, affine, shape, order=1), affine, volume.path)
+
+
+def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
+    """Bring intensities to 0..1, background at 0; the shape stays."""
+    data = volume.data.astype(np.float32)
+    if preparation.intensity == "ct":
+        low, high = preparation.window_hu
+        if data.min() >= 0:
+            raise InputError(
+                f"{volume.path}: its lowest value is {data.min():g}, but Hounsfield numbers put air at -1000. Rescale "
+                "it to Hounsfield numbers, or prepare it with intensity mri."
+            )
+        windowed: NDArray[np.float32] = np.clip((data - low) / (high - low), 0, 1)
+        return windowed
+    inside = data != 0
+    foreground = data[inside]
+    foreground = np.clip(foreground, *np.percentile(foreground, preparation.percentiles))
+    spread = float(foreground.std(dtype=np.float64))
+    if spread == 0:
+        raise InputError(
+            f"{volume.path}: between its percentiles {preparation.percentiles} all {foreground.size} voxels that are "
+            "not 0 have one value; an image has contrast. It may be a mask given as an image."
+        )
+    standardised = (foreground - float(foreground.mean(dtype=np.float64))) / spread
+    data[inside] = np.clip(standardised / (2 * _SPAN) + 0.5, 0, 1)
+    return data
+
+
+def foreground_box(data: NDArray[Any], margin: int) -> Box:
+    """The smallest box that holds every voxel that is not 0, widened by ``margin`` inside the grid."""
+    ends = []
+    for axis in range(data.ndim):
+        hit = np.flatnonzero((data != 0).any(axis=tuple(other for other in range(data.ndim) if other != axis)))
+        first, last = (int(hit[0]), int(hit[-1])) if hit.size else (0, data.shape[axis] - 1)
+        ends.append(slice(max(first - margin, 0), min(last + 1 + margin, data.shape[axis])))
+    return tuple(ends)
+
+
+def crop(conformed: Volume, box: Box) -> PreparedImage:
+    """Cut a box out of a conformed volume and give it its channel."""
+    affine = conformed.affine.copy()
+    starts = np.array([*(part.start for part in box), *[0] * (3 - len(box))], dtype=np.float64)
+    affine[:3, 3] += affine[:3, :3] @ starts
+    return PreparedImage(np.ascontiguousarray(conformed.data[box])[None].astype(np.float32, copy=False), affine)
