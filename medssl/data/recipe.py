@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medssl.data import store
 from medssl.data.catalog import Scan
-from medssl.data.preparation import Box, Preparation, conform, crop, foreground_box
+from medssl.data.preparation import Box, Preparation, box_of, conform, crop, foreground_box
 from medssl.data.resample import corner_distance_mm, reorient, resample
 from medssl.data.volumes import Volume, read_labels, read_volume, source_files
 from medssl.errors import InputError
@@ -81,7 +81,7 @@ class Recipe:
             classes = self._classes(scan.label, image, self.protocol)
             label = resample(classes.data, classes.affine, conformed.affine, conformed.data.shape, order=0)
             if label.any():
-                box = _union(box, foreground_box(label, margin=0))  # no labelled voxel is cut off
+                box = _union(box, box_of(label > 0))  # no labelled voxel is cut off
             label = np.ascontiguousarray(label[box])
         prepared = crop(conformed, box)
         return store.Entry(
