@@ -43,9 +43,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Summarise a table of scores per structure, and over the mean of each subject's structures.
 
     Returns:
-        One row per structure and a last one named ``OVERALL``: ``n`` scans with a score, of ``subjects`` subjects;
-        ``n_missed``, ``n_hallucinated``, ``n_absent`` (in neither, so without a score) and ``n_truncated``; then
-        ``<score>_mean`` and ``<score>_sd`` over subjects for each score. The standard deviation of one subject is NaN.
+        One row per structure and a last one named ``OVERALL`` over all: ``n`` scans with a score, of ``subjects``
+        subjects; structures ``n_missed``, ``n_hallucinated``, ``n_absent`` (in neither, so without a score) and
+        ``n_truncated``; then ``<score>_mean`` and ``<score>_sd`` over subjects for each score. The standard deviation
+        of one subject is NaN.
     """
     structures = table.groupby("structure", sort=False)
     counts = structures.agg(
@@ -56,6 +57,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
     overall = counts.sum()
     overall["id"], overall["subjects"] = 0, table["subject"].nunique()
+    overall["n"] = table.loc[table["dice"].notna(), "scan"].nunique()
     counts.loc[OVERALL] = overall
     means = {}
     for score in SCORES:
@@ -95,6 +97,16 @@ def subject_means(table: pd.DataFrame, score: str) -> pd.DataFrame:
 def macro_means(tables: Mapping[str, pd.DataFrame], score: str = "dice") -> pd.DataFrame:
     """Average each subject over structures, without the background: subjects in rows, one column per table."""
     return pd.DataFrame({name: subject_means(table, score).mean(axis=1) for name, table in tables.items()})
+
+
+def worst_means(tables: Mapping[str, pd.DataFrame], score: str = "dice", count: int = 5) -> pd.DataFrame:
+    """Average each subject over the structures on which a table's own mean is worst: one column per table."""
+    columns = {}
+    for name, table in tables.items():
+        means = subject_means(table, score)
+        ranked = means.mean().sort_values(ascending=SCORES[score] == "higher").index
+        columns[name] = means[ranked[:count]].mean(axis=1)
+    return pd.DataFrame(columns)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

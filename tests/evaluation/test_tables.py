@@ -45,7 +45,7 @@ def test_the_counts_stand_beside_the_mean():
     table = summary(TABLE).set_index("structure")
     assert table.loc["Left-A", ["n", "subjects", "n_missed", "n_absent"]].tolist() == [3, 2, 1, 0]
     assert table.loc["Right-A", ["n", "subjects", "n_missed", "n_absent"]].tolist() == [2, 2, 0, 1]
-    assert table.loc[OVERALL, ["n", "subjects", "n_missed", "n_absent"]].tolist() == [5, 2, 1, 1]
+    assert table.loc[OVERALL, ["n", "subjects", "n_missed", "n_absent"]].tolist() == [3, 2, 1, 1]
 
 
 def test_the_overall_mean_is_over_each_subject_s_structures():
