@@ -1,9 +1,9 @@
 """One reader per family of file formats; each returns voxels in order (X, Y, Z) or (X, Y) and an affine to RAS+ mm."""
 
+import gzip
 import math
 import zlib
 from collections.abc import Sequence
-from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 MOST_VOXELS = 2**31
+_SNIFFED = 1024  # bytes that nibabel looks at to tell the format
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib, "Maximum Compression Factor")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -46,20 +47,21 @@ def read_nibabel(path: Path) -> Voxels:
         InputError: The file is cut short, is of another kind, or its header claims what cannot be.
     """
     compressed = suffix_of(path) in (".nii.gz", ".mgz")
-    _check_magic(path, compressed)
     try:
+        if compressed:
+            _check_stream(path)
         image = nib.load(path)
         if not isinstance(image, SpatialImage):
             raise ImageFileError("it holds no voxels")
         shape = tuple(int(n) for n in image.shape)
         kind = np.dtype(image.get_data_dtype())
-        _check_size(path, shape, kind, compressed)
+        _check_size(path, shape, kind, 0 if compressed else image.dataobj.offset)
         data = np.asanyarray(image.dataobj)
-    except (EOFError, BadGzipFile, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(_truncated(path, str(error))) from error
     except (OSError, ImageFileError, HeaderDataError) as error:
         if "Expected" in str(error) and "bytes" in str(error):
-            raise InputError(_truncated(path, str(error))) from error
+            raise InputError(_truncated(path, str(error).splitlines()[0])) from error
         raise InputError(
             f"{path}: cannot be read as {suffix_of(path)} ({error}). Check where it came from, and export it again."
         ) from error
@@ -139,23 +141,33 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path, data)
 
 
-def _check_magic(path: Path, compressed: bool) -> None:
+def _check_stream(path: Path) -> None:
+    """Check that a file is compressed, and that its beginning can be decompressed."""
     with path.open("rb") as stream:
         start = stream.read(16)
-    if compressed and start[:2] != b"\x1f\x8b":
+    if start[:2] != b"\x1f\x8b":
         raise InputError(
             f"{path}: is named as a compressed image but is none; it begins with {start!r}. It may be a text or a "
             "web page saved under this name, or an uncompressed image: check it, and name it for what it is."
         )
+    with gzip.open(path) as decompressed:
+        decompressed.read(_SNIFFED)
 
 
-def _check_size(path: Path, shape: Sequence[int], kind: np.dtype[Any], compressed: bool) -> None:
-    """Refuse, before a voxel is read, what no memory holds and what the file cannot hold."""
+def _check_size(path: Path, shape: Sequence[int], kind: np.dtype[Any], offset: int) -> None:
+    """Refuse, before a voxel is read, what no memory holds and what the file cannot hold.
+
+    Args:
+        path: The file.
+        shape: Of the voxels, as the header claims.
+        kind: Of a voxel.
+        offset: Where the voxels begin in the file; 0 where it is compressed.
+    """
     if kind.names or kind.kind not in "iufb":
         raise InputError(f"{path}: its voxels are {kind} (colours or complex numbers); one real number is expected.")
     _check_count(path, shape)
     claimed, size = math.prod(shape) * kind.itemsize, path.stat().st_size
-    if claimed > size * (_DEFLATE_LIMIT if compressed else 1):
+    if claimed > (size - offset if offset else size * _DEFLATE_LIMIT):
         raise InputError(_truncated(path, f"its header claims {claimed} bytes of voxels, the file has {size}"))
     _squeezed(path, shape)
 

@@ -4,11 +4,11 @@ The array is in orientation RAS, on a rectangular grid, cropped to its foregroun
 padding with zeros adds background.
 
 MRI has no unit: the same tissue is 80 in one scan and 900 in another. So 0 stays 0, and 1 is the mean of the
-foreground: the voxels brighter than the lower percentile by a tenth of the way to the upper one, which keeps the air out
-of whole heads (the rule of Smith, "Fast robust automated brain extraction", Human Brain Mapping 2002). What is brighter
-than the upper percentile is cut. Over an uncalibrated 16-bit and FreeSurfer's 8-bit cohort, the medians of white matter,
-cortex, ventricle and thalamus then vary by 0.02 to 0.10 of the contrast between white matter and ventricle; stretching
-between the percentiles leaves 0.06 to 0.17, because two extremes say less of a scan than all its voxels.
+foreground: the voxels brighter than the lower percentile by a tenth of the way to the upper one, which keeps air out of
+whole heads (the rule of Smith, "Fast robust automated brain extraction", Human Brain Mapping 2002). What is brighter
+than the upper percentile is cut. Over an uncalibrated 16-bit and FreeSurfer's 8-bit cohort, the medians of white
+matter, cortex, ventricle and thalamus then vary by 0.02 to 0.10 of the contrast between white matter and ventricle;
+stretching between the percentiles leaves 0.06 to 0.17, because two extremes say less of a scan than all its voxels.
 
 CT has a unit, and a window of Hounsfield numbers becomes 0..1.
 """
@@ -132,8 +132,8 @@ def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
     low, high = (float(value) for value in np.percentile(values, preparation.percentiles))
     if low == high:
         raise InputError(
-            f"{volume.path}: of its {values.size} voxels that are not 0, nearly all are {low:g}; an image has contrast. "
-            "It may be a mask given as an image."
+            f"{volume.path}: of its {values.size} voxels that are not 0, nearly all are {low:g}; an image has "
+            "contrast. It may be a mask given as an image."
         )
     zero = min(low, 0.0)  # below 0 only where the scan was shifted before
     foreground = np.minimum(values[values > low + _AIR * (high - low)], high)
