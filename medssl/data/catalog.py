@@ -28,6 +28,7 @@ PATTERNS = (
     ("imagesTr/*_0000.nii.gz", "labelsTr/*.nii.gz"),
     ("**/*_T1w.nii.gz", "**/*_labels.nii.gz"),
     ("**/*_T1w.nii.gz", "**/*_dseg.nii.gz"),
+    ("**/*_T1w.nii", "**/*_labels.nii"),
 )
 _LABEL_NAME = re.compile(r"(^|[_-])(labels?|d?seg|mask)$", re.IGNORECASE)
 _BIDS_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_|$)")

@@ -148,9 +148,15 @@ def _headers(folder: Path) -> Iterator[tuple[Path, FileDataset]]:
                 yield path, header
 
 
-@lru_cache(maxsize=4096)
 def _header(path: Path) -> FileDataset | None:
-    """Read what geometry and grouping need of one file; nothing where it is no DICOM image."""
+    """What geometry and grouping need of one file; nothing where it is no DICOM image."""
+    stat = path.stat()
+    return _read_header(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_header(path: Path, changed_ns: int, size: int) -> FileDataset | None:
+    """Read one header, once for each state of the file."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
     except (InvalidDicomError, OSError, EOFError):

@@ -55,7 +55,7 @@ def read_nibabel(path: Path) -> Voxels:
             raise ImageFileError("it holds no voxels")
         shape = tuple(int(n) for n in image.shape)
         kind = np.dtype(image.get_data_dtype())
-        _check_size(path, shape, kind, 0 if compressed else image.dataobj.offset)
+        _check_size(path, shape, kind, 0 if compressed else getattr(image.dataobj, "offset", 0))
         data = np.asanyarray(image.dataobj)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(_truncated(path, str(error))) from error

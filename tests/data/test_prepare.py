@@ -14,6 +14,7 @@ from medssl.data import store
 from medssl.data.catalog import Scan, catalog
 from medssl.data.prepare import Preparation, prepare, prepare_image
 from medssl.data.prepared import PreparedDataset
+from medssl.data.recipe import Recipe
 from medssl.data.volumes import read_labels, read_volume
 from medssl.errors import InputError
 
@@ -247,10 +248,32 @@ def test_a_full_disk_keeps_the_dataset_of_before(cohort, tmp_path, protocol, mon
     assert PreparedDataset(tmp_path / "out").fingerprint == before
 
 
-def test_a_file_that_may_not_be_read_is_refused(cohort, tmp_path, protocol):
+def test_a_file_that_is_gone_is_refused(cohort, tmp_path, protocol):
     scans = [*catalog(cohort), Scan("gone", "gone", cohort / "gone_T1w.nii.gz")]
     report = prepare(scans, tmp_path / "out", protocol, jobs=1)
     assert [one.reason for one in report.refused] == [f"{cohort / 'gone_T1w.nii.gz'}: no such file."]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "s1: is too large for this machine's memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "/secret/s1"), "a file cannot be read (Permission denied)"),
+    ],
+)
+def test_what_the_machine_refuses_is_a_reason_too(cohort, tmp_path, protocol, monkeypatch, error, reason):
+    make = Recipe.make
+
+    def fail_on_s1(self, scan):
+        if scan.name == "s1":
+            raise error
+        return make(self, scan)
+
+    monkeypatch.setattr(Recipe, "make", fail_on_s1)
+    report = prepare(cohort, tmp_path / "out", protocol, jobs=1)
+    assert len(report.made) == 3
+    assert reason in report.refused[0].reason
+    assert "secret" not in report.refused[0].reason
 
 
 def test_the_index_tells_nothing_of_where_the_files_are(cohort, tmp_path, protocol):

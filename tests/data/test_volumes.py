@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medssl.data.volumes import Volume, read_labels, read_volume, write_labels
+from medssl.data.volumes import Volume, read_labels, read_volume, source_files, write_labels
 from medssl.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -33,6 +33,15 @@ def test_itk_formats_land_in_the_same_place_as_nifti(tmp_path, write_image, suff
     volume = read_volume(tmp_path / f"a{suffix}")
     assert np.array_equal(volume.data, DATA)
     assert np.allclose(volume.affine, AFFINE, atol=1e-5)
+
+
+def test_a_header_file_counts_with_its_data_file(tmp_path):
+    image = sitk.GetImageFromArray(DATA)
+    sitk.WriteImage(image, str(tmp_path / "a.mhd"))
+    assert source_files(tmp_path / "a.mhd") == (tmp_path / "a.mhd", tmp_path / "a.raw")
+    (tmp_path / "a.raw").unlink()
+    with pytest.raises(InputError, match=r"a\.mhd: its data file 'a\.raw' \(ElementDataFile\) is not there"):
+        source_files(tmp_path / "a.mhd")
 
 
 def test_trailing_axes_of_one_are_dropped(tmp_path, write_image):
