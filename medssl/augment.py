@@ -125,7 +125,7 @@ def affine_grid(
 
 
 def resample(image: Tensor, label: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample an image (B, C, *spatial) linearly and its label (B, *spatial) at the nearest voxel; outside is the edge."""
+    """Sample image (B, C, *spatial) linearly, label (B, *spatial) at the nearest voxel; outside the edge goes on."""
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     nearest = F.grid_sample(
         label.unsqueeze(1).to(image.dtype), grid, mode="nearest", padding_mode="border", align_corners=False
@@ -168,7 +168,7 @@ def noise(image: Tensor, sigma: Tensor, draw: Generators) -> Tensor:
 
 
 def blur(image: Tensor, factor: Tensor) -> Tensor:
-    """Imitate a coarser acquisition: samples with ``factor`` (B,) above 1 are down-sampled by it and up-sampled again."""
+    """Imitate a coarser scan: samples with ``factor`` (B,) above 1 are down-sampled by it and up-sampled again."""
     mode = "trilinear" if image.ndim == 5 else "bilinear"
     out = image.clone()
     for i in torch.nonzero(factor > 1).flatten().tolist():

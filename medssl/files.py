@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ _BLOCK_BYTES = 1 << 20
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to (a file or a folder); it takes the name ``path`` when the block succeeds.
+    """Yield a path beside ``path`` to write to (file or folder); it takes the name ``path`` when the block succeeds.
 
     The aside name ends like ``path`` does, because many writers choose the format by the ending. Whatever was at
     ``path`` stays until then, and nothing is left behind when the block fails.
@@ -31,7 +30,7 @@ def write_aside(path: Path) -> Iterator[Path]:
         yield aside
         if aside.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         _remove(aside)
         if error.errno is None:

@@ -18,8 +18,9 @@ def logistic_and_dice(logits: Tensor, label: Tensor, weight: Tensor, smooth: flo
     r"""Weighted multi-class logistic loss and soft Dice loss, from one soft-max p.
 
     .. math::
-        L_{logistic} = -\sum_x w(x) \log p_{S(x)}(x) / \sum_x w(x), \qquad
-        L_{dice} = 1 - \frac{1}{|K|} \sum_{c \in K} \frac{2 \sum_x p_c(x) [S(x) = c] + s}{\sum_x p_c(x) + \sum_x [S(x) = c] + s}
+        L_{logistic} &= -\sum_x w(x) \log p_{S(x)}(x) / \sum_x w(x) \\
+        L_{dice} &= 1 - \frac{1}{|K|} \sum_{c \in K}
+            \frac{2 \sum_x p_c(x) [S(x) = c] + s}{\sum_x p_c(x) + \sum_x [S(x) = c] + s}
 
     Sums go over the whole batch. K are the classes that the batch's labels hold, without the background: a structure
     that lies outside all crops has no overlap to improve, and its false positives already cost in the first term.
@@ -31,7 +32,7 @@ def logistic_and_dice(logits: Tensor, label: Tensor, weight: Tensor, smooth: flo
         weight: (B, *spatial), non-negative, w.
         smooth: s, keeps the ratio finite.
     """
-    logistic, dice = _LogisticAndDice.apply(logits, label, weight, smooth)
+    logistic, dice = _LogisticAndDice.apply(logits, label, weight, smooth)  # type: ignore[no-untyped-call]  # torch's
     return SegmentationLoss(logistic, dice)
 
 
@@ -62,7 +63,7 @@ class _LogisticAndDice(torch.autograd.Function):
         return logistic, dice
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch ships this decorator without types
+    @once_differentiable
     def backward(ctx: Any, d_logistic: Tensor, d_dice: Tensor) -> tuple[Tensor, None, None, None]:
         p, p_true, target, share, everywhere, hit = ctx.saved_tensors
         along = (1, -1, *[1] * (p.ndim - 2))

@@ -68,7 +68,9 @@ def check_patch(size: Sequence[int], spatial_dims: int) -> None:
         InputError: It has not.
     """
     if len(size) != spatial_dims or min(size) < 1:
-        raise InputError(f"patch_size={tuple(size)} does not fit {spatial_dims}D images: give {spatial_dims} positive sides.")
+        raise InputError(
+            f"patch_size={tuple(size)} does not fit {spatial_dims}D images: give {spatial_dims} positive sides."
+        )
 
 
 def _draw(count: int, generator: Generator) -> int:

@@ -1,7 +1,9 @@
 """Train a segmentation network on prepared scans, from random or pretrained weights, and keep it as a model folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +17,47 @@ from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
 from medssl.files import write_aside
+from medssl.labels.lut import LabelSet
 from medssl.method import Method
-from medssl.methods.segmentation import Segmentation
+from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.metrics import confusion, dice_from_confusion, recall_from_confusion
-from medssl.model import Model, load_model, load_weights, save_model
+from medssl.model import Model, load_weights, save_model
 from medssl.networks import build_network
-from medssl.patches import check_patch
 from medssl.sliding_window import predict_windows
 from medssl.training import Precision, fit, use_bf16
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training leaves: the model's folder and one row of scores per epoch."""
+class Recipe:
+    """How a segmentation network is trained; chosen on validation scans, see docs/results.md.
 
-    model: Path
-    history: pd.DataFrame
+    Args:
+        patch_size: Of the crops, voxels.
+        batch_size: Crops per step.
+        structure_share: Share of the crops that are taken around a structure drawn at random; the rest is anywhere.
+        learning_rate: Its largest value.
+        epoch_steps: Steps between validations, after each of which boosting sets its weights.
+        frequency_cap: Cap of the class weights median frequency / frequency.
+        edge_factor: Weight of the edges, in largest class weights.
+        augment: How the crops vary.
+        patience: Epochs without a better validation Dice before training stops; None never stops early.
+        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
+        workers: Processes that read crops.
+    """
+
+    patch_size: tuple[int, ...] = (96, 96, 96)
+    batch_size: int = 1
+    structure_share: float = 0.67
+    learning_rate: float = 1e-3
+    epoch_steps: int = 100
+    frequency_cap: float = 10.0
+    edge_factor: float = 2.0
+    augment: Augmentation = field(default_factory=Augmentation)
+    patience: int | None = None
+    precision: Precision = "auto"
+    workers: int = 1
 
 
 def train_segmentation(
@@ -38,26 +65,17 @@ def train_segmentation(
     validation: PreparedDataset | None,
     out: Path,
     *,
+    steps: int,
     network: str = "unet",
     network_arguments: Mapping[str, Any] | None = None,
-    weights: str | None = None,
+    recipe: Recipe = Recipe(),
+    boosting: Boosting | None = None,
+    weights: str | Path | None = None,
     minimum_coverage: float = 0.9,
-    boosting: bool = False,
-    method_arguments: Mapping[str, Any] | None = None,
-    augment: Augmentation = Augmentation(),
-    steps: int = 1500,
-    epoch_steps: int = 100,
-    batch_size: int = 1,
-    patch_size: Sequence[int] = (96, 96, 96),
-    structure_share: float = 0.67,
-    learning_rate: float = 1e-3,
-    patience: int | None = None,
     seed: int = 0,
-    precision: Precision = "auto",
-    workers: int = 1,
     log: Callable[[Mapping[str, float], int], None] | None = None,
-    run: Mapping[str, Any] | None = None,
-) -> Trained:
+    origin: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
     """Train on ``train``; ``out`` then holds ``model/`` and ``history.csv``.
 
     Started again with the same arguments it goes on where it was stopped, or returns at once when it had ended.
@@ -66,74 +84,122 @@ def train_segmentation(
         train: Prepared scans with labels.
         validation: Scans of other subjects, scored after each epoch; boosting needs them.
         out: Folder of the training.
+        steps: Optimiser steps.
         network: Name of the network, see ``medssl networks``.
         network_arguments: Its own arguments.
+        recipe: How it is trained.
+        boosting: Error-corrective boosting, and how; None trains without.
         weights: A model folder or MLflow URI to start from.
         minimum_coverage: Least share of the network's parameters that ``weights`` must fill.
-        boosting: Error-corrective boosting.
-        method_arguments: Further arguments of ``Segmentation``.
-        augment: How the crops vary.
-        steps: Optimiser steps.
-        epoch_steps: Steps between validations.
-        batch_size: Crops per step.
-        patch_size: Of the crops, voxels.
-        structure_share: Share of the crops that are taken around a structure drawn at random.
-        learning_rate: Its largest value.
-        patience: Epochs without a better validation Dice before it stops; None never stops early.
         seed: Of the weights, the crops and the augmentation.
-        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
-        workers: Processes that read crops.
         log: Called with the scores of each epoch and the step.
-        run: Kept in the model's metadata.
+        origin: What the model's metadata say of where it comes from.
+
+    Returns:
+        The history: one row of scores per epoch.
 
     Raises:
         InputError: The scans have no labels, boosting has no validation scans, the two share a subject or a scan, or
             ``weights`` does not fit.
     """
-    label_set = train.label_set
-    if label_set is None:
-        raise InputError(f"{train.root}: was prepared without labels; segmentation needs them. Prepare it with labels.")
-    if boosting and validation is None:
+    if boosting is not None and validation is None:
         raise InputError("Error-corrective boosting steers by validation scans: give some, of subjects not trained on.")
     if validation is not None:
         check_no_leak({"train": train, "validation": validation})
-    check_patch(patch_size, train.spatial_dims)
     torch.manual_seed(seed)
-    arguments = dict(network_arguments or {})
-    net = build_network(network, train.channels, label_set.classes, train.spatial_dims, **arguments)
+    method = segmentation_method(train, network, network_arguments, recipe, boosting)
     if weights is not None:
-        load_weights(net, weights, minimum_coverage)
-    method = Segmentation(
+        logger.info("%s: %s", weights, load_weights(method.network, weights, minimum_coverage))
+    scores = None if validation is None else SegmentationScores(validation, recipe.patch_size, _dtype(recipe.precision))
+    history = fit(
+        method,
+        CropDataset(train, recipe.patch_size, method.pretext, recipe.structure_share, seed),
+        out,
+        steps,
+        batch_size=recipe.batch_size,
+        epoch_steps=recipe.epoch_steps,
+        learning_rate=recipe.learning_rate,
+        patience=recipe.patience,
+        validate=scores,
+        validate_first=boosting is not None,
+        log=log,
+        precision=recipe.precision,
+        workers=recipe.workers,
+    )
+    table = pd.DataFrame(history)
+    with write_aside(out / "history.csv") as aside:
+        table.to_csv(aside, index=False)
+    arguments = dict(network_arguments or {})
+    model = Model(
+        method.network, network, arguments, labels_of(train), train.preparation, recipe.patch_size, dict(origin or {})
+    )
+    save_model(model, out / "model")
+    return table
+
+
+def segmentation_method(
+    train: PreparedDataset,
+    network: str,
+    network_arguments: Mapping[str, Any] | None,
+    recipe: Recipe,
+    boosting: Boosting | None = None,
+) -> Segmentation:
+    """Build the network and the method for the structures of ``train``, with class weights from its labels."""
+    label_set = labels_of(train)
+    net = build_network(network, train.channels, label_set.classes, train.spatial_dims, **dict(network_arguments or {}))
+    return Segmentation(
         net,
         label_set.names,
         np.sum([train.class_voxels(i) for i in range(len(train))], axis=0).tolist(),
         label_set.mirrored if train.spatial_dims == 3 else None,  # a 2D image does not say where left is
         boosting=boosting,
-        augment=augment,
-        **(method_arguments or {}),
+        frequency_cap=recipe.frequency_cap,
+        edge_factor=recipe.edge_factor,
+        augment=recipe.augment,
     )
-    half = torch.bfloat16 if use_bf16(precision) else torch.float32
-    history = fit(
-        method,
-        CropDataset(train, patch_size, method.pretext, structure_share, seed),
-        out,
-        steps,
-        batch_size=batch_size,
-        epoch_steps=epoch_steps,
-        learning_rate=learning_rate,
-        patience=patience,
-        validate=None if validation is None else SegmentationScores(validation, tuple(patch_size), half),
-        validate_first=boosting,
-        log=log,
-        precision=precision,
-        workers=workers,
-    )
-    table = pd.DataFrame(history)
-    with write_aside(out / "history.csv") as aside:
-        table.to_csv(aside, index=False)
-    model = Model(net, network, arguments, label_set, train.preparation, tuple(patch_size), dict(run or {}))
-    save_model(model, out / "model")
-    return Trained(out / "model", table)
+
+
+def labels_of(data: PreparedDataset) -> LabelSet:
+    """Return the label set of prepared scans.
+
+    Raises:
+        InputError: They were prepared without labels.
+    """
+    if data.label_set is None:
+        raise InputError(f"{data.root}: was prepared without labels; segmentation needs them. Prepare it with labels.")
+    return data.label_set
+
+
+def seconds_per_step(
+    train: PreparedDataset,
+    validation: PreparedDataset,
+    network: str,
+    network_arguments: Mapping[str, Any] | None,
+    recipe: Recipe,
+    steps: int = 6,
+) -> float:
+    """Measure on this machine what one training step costs, with its share of the validation after each epoch."""
+    method = segmentation_method(train, network, network_arguments, recipe)
+    samples = CropDataset(train, recipe.patch_size, method.pretext, recipe.structure_share)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-4)
+    dtype = _dtype(recipe.precision)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    method.to(device)
+    times = []
+    for step in range(steps):
+        start = time.perf_counter()
+        drawn = [samples[step * recipe.batch_size + i] for i in range(recipe.batch_size)]
+        batch = {key: torch.stack([sample[key] for sample in drawn]).to(device) for key in drawn[0]}
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            loss = method.loss(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    SegmentationScores(validation.select(validation.subjects[:1]), recipe.patch_size, dtype)(method)
+    per_validation = (time.perf_counter() - start) * len(validation)
+    return float(np.median(times[1:])) + per_validation / recipe.epoch_steps
 
 
 @dataclass(frozen=True)
@@ -153,7 +219,7 @@ class SegmentationScores:
     overlap: float = 0.25
 
     def __call__(self, method: Method) -> dict[str, float]:
-        """Return ``dice/<structure>``, ``recall/<structure>`` (NaN where the scans do not hold it) and ``dice/mean``."""
+        """Return ``dice/<structure>``, ``recall/<structure>`` (NaN where no scan holds it) and ``dice/mean``."""
         if not isinstance(method, Segmentation) or self.data.label_set is None:
             raise TypeError("Segmentation scores need a segmentation method and labelled scans.")
         classes = self.data.label_set.classes
@@ -169,3 +235,7 @@ class SegmentationScores:
         scores = {f"dice/{name}": float(v) for name, v in zip(self.data.label_set.names, dice, strict=True)}
         scores |= {f"recall/{name}": float(v) for name, v in zip(self.data.label_set.names, recall, strict=True)}
         return scores | {"dice/mean": float(np.nanmean(dice))}
+
+
+def _dtype(precision: Precision) -> torch.dtype:
+    return torch.bfloat16 if use_bf16(precision) else torch.float32

@@ -6,17 +6,23 @@ training that was killed at any moment and is started again with the same argume
 on one device with the same bits.
 """
 
+import hashlib
+import logging
 import math
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -90,40 +96,66 @@ def fit(
     if steps < 1 or epoch_steps < 1:
         raise InputError(f"steps={steps} and epoch_steps={epoch_steps} must be at least 1.")
     epoch_steps = min(epoch_steps, steps)
-    identity = value_hash(
-        [steps, batch_size, epoch_steps, learning_rate, weight_decay, warmup, gradient_clip, accumulate, patience, monitor]
-        + [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint, validate_first]
-        + [type(method).__name__, [(name, list(value.shape)) for name, value in method.state_dict().items()]]
-    )
+    settings = [steps, batch_size, epoch_steps, learning_rate, weight_decay, warmup, gradient_clip, accumulate]
+    drawn = [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint]
+    identity = value_hash([settings, patience, monitor, validate_first, drawn, _identity(method)])
     loop = _Loop(method, steps, learning_rate, weight_decay, warmup, identity, log)
     checkpoint = out / "last.ckpt"
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        precision="bf16-mixed" if use_bf16(precision) else "32-true",
-        max_epochs=math.ceil(steps / epoch_steps),
-        max_steps=steps,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=gradient_clip,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=out,
-        callbacks=[_EndOfEpoch(checkpoint, validate, validate_first, patience, monitor), _progress()],
-    )
-    sampler = EpochSampler(
-        epoch_steps * accumulate * batch_size * trainer.world_size, trainer.global_rank, trainer.world_size
-    )
-    loader = DataLoader(
-        samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer.fit(
-            loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            precision="bf16-mixed" if use_bf16(precision) else "32-true",
+            max_epochs=math.ceil(steps / epoch_steps),
+            max_steps=steps,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=gradient_clip,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=out,
+            callbacks=[_EndOfEpoch(checkpoint, validate, validate_first, patience, monitor), _progress()],
         )
+        sampler = EpochSampler(
+            epoch_steps * accumulate * batch_size * trainer.world_size, trainer.global_rank, trainer.world_size
+        )
+        loader = DataLoader(
+            samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+        )
+        trainer.fit(loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
     return loop.history
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advertisements, and warnings about its own code, from the user."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _identity(method: Method) -> list[Any]:
+    """Tell one method from another: its plain settings, and the weights it starts from."""
+    plain = {
+        name: repr(value)
+        for name, value in vars(method).items()
+        if isinstance(value, str | int | float | tuple) or is_dataclass(value)
+    }
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in method.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return [type(method).__name__, plain, digest.hexdigest()]
 
 
 def use_bf16(precision: Precision) -> bool:
@@ -131,7 +163,7 @@ def use_bf16(precision: Precision) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -162,7 +194,7 @@ class _Loop(pl.LightningModule):
             self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + value.detach()
         self.batches += 1
         if not torch.isfinite(losses["loss"]):
-            parts = ", ".join(f"{name}={float(value):g}" for name, value in losses.items())
+            parts = ", ".join(f"{name}={float(value.detach()):g}" for name, value in losses.items())
             raise NonFiniteLossError(
                 f"The loss is not finite ({parts}) at step {self.global_step + 1}, on the scans "
                 f"{self._names(batch)} (samples' seeds {batch['seed'].tolist()}). The last checkpoint is of before. "
@@ -181,16 +213,13 @@ class _Loop(pl.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         self.method.after_step()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
         for parameter in self.method.parameters():
             if parameter.requires_grad:
                 groups[parameter.ndim > 1].append(parameter)
-        optimizer: Optimizer = AdamW(
-            [{"params": groups[True]}, {"params": groups[False], "weight_decay": 0.0}],
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
+        parts: list[dict[str, Any]] = [{"params": groups[True]}, {"params": groups[False], "weight_decay": 0.0}]
+        optimizer = AdamW(parts, lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, self.steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -266,6 +295,4 @@ def _as_loop(module: pl.LightningModule) -> _Loop:
 
 def _progress() -> Callback:
     """Show a bar on a terminal, nothing elsewhere."""
-    import sys
-
     return TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 0)

@@ -45,7 +45,7 @@ class CropDataset(Dataset[Sample]):
         self.structure_share, self.seed = structure_share, seed
 
     def __getitem__(self, number: int) -> Sample:
-        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there are labels, ``seed``, ``index``."""
+        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there is one, ``seed`` and ``index``."""
         sample_seed = seed_of(self.seed, number)
         generator = Generator().manual_seed(sample_seed)
         round_, place = divmod(number, len(self.data))
@@ -59,7 +59,9 @@ class CropDataset(Dataset[Sample]):
             "index": torch.tensor(scan),
         }
         if self.data.label_set is not None:
-            sample["label"] = torch.from_numpy(np.ascontiguousarray(pad_to(self.data.label(scan, crop), self.patch_size)))
+            sample["label"] = torch.from_numpy(
+                np.ascontiguousarray(pad_to(self.data.label(scan, crop), self.patch_size))
+            )
         return self.pretext(sample, generator)
 
     def _crop(self, scan: int, generator: Generator) -> Slices:
@@ -69,9 +71,7 @@ class CropDataset(Dataset[Sample]):
         present = [c for c, voxels in enumerate(self.data.class_voxels(scan)) if c > 0 and voxels > 0]
         if not present:
             return random_crop(self.patch_size, shape, generator)
-        return structure_crop(
-            self.patch_size, shape, present, lambda c: self.data.class_positions(scan, c), generator
-        )
+        return structure_crop(self.patch_size, shape, present, lambda c: self.data.class_positions(scan, c), generator)
 
 
 class EpochSampler(Sampler[int]):

@@ -7,6 +7,7 @@ with Limited Data", MICCAI 2017, https://arxiv.org/abs/1705.00938, sections 2.2 
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -20,6 +21,25 @@ from medssl.networks.segmentation import SegmentationNetwork
 from medssl.sample import Batch, require
 
 
+@dataclass(frozen=True)
+class Boosting:
+    """Error-corrective boosting: after each validation, classes on which the network is still poor get more weight.
+
+    Args:
+        accuracy: What is called the accuracy of a class, ``"recall"`` (sensitivity) or ``"dice"``.
+        q: Distance of the worst class from the pole of the weights; the paper's 0.05.
+        smoothing: Share of the last weights that is kept, 0 to below 1; the paper has none.
+        largest: Clip of the weights; the paper has none.
+        background: Weight of the background, which takes no part itself.
+    """
+
+    accuracy: Literal["recall", "dice"] = "recall"
+    q: float = 0.05
+    smoothing: float = 0.0
+    largest: float = math.inf
+    background: float = 1.0
+
+
 class Segmentation(Method):
     """Minimise the weighted logistic loss and the soft Dice loss, added 1:1.
 
@@ -31,14 +51,9 @@ class Segmentation(Method):
         structures: Names of the classes 1, 2, ..., as in the validation's scores.
         voxels: (classes,), how many voxels of the training labels each class has, the background first.
         mirrored: The class that each class becomes in a left-right mirror image; None leaves mirroring off.
-        boosting: Error-corrective boosting: class weights from the validation accuracies.
-        accuracy: What boosting calls the accuracy of a class, ``"recall"`` (sensitivity) or ``"dice"``.
-        q: Distance of the worst class from the pole of the boosting weights.
-        smoothing: Share of the last epoch's boosting weights that is kept, 0 to below 1; the paper has none.
-        largest_boost: Clip of the boosting weights; the paper has none.
+        boosting: Sets the class weights from the validation accuracies; None leaves them.
         frequency_cap: Cap of the ratio median frequency / frequency (secondary sources name 5 and 10).
         edge_factor: The edges' weight w0 is this times the largest ratio; the paper's 2.
-        background: The weight of the background while boosting; boosting itself sets structures only.
         augment: Applied to each training batch.
     """
 
@@ -52,31 +67,28 @@ class Segmentation(Method):
         structures: Sequence[str],
         voxels: Sequence[int],
         mirrored: Sequence[int] | None = None,
-        boosting: bool = False,
-        accuracy: Literal["recall", "dice"] = "recall",
-        q: float = 0.05,
-        smoothing: float = 0.0,
-        largest_boost: float = math.inf,
+        boosting: Boosting | None = None,
         frequency_cap: float = 10.0,
         edge_factor: float = 2.0,
-        background: float = 1.0,
         augment: Augmentation = Augmentation(),
     ) -> None:
         super().__init__()
         self.network = network
         self.encoder = network.encoder
         self.structures = tuple(structures)
-        self.boosting, self.accuracy, self.q = boosting, accuracy, q
-        self.smoothing, self.largest_boost, self.background = smoothing, largest_boost, background
-        self.augment = augment
+        self.boosting, self.augment = boosting, augment
         weight = median_frequency_weights(torch.as_tensor(voxels), frequency_cap)
         if len(weight) != len(structures) + 1:
-            raise InputError(f"{len(structures)} structures and the background need {len(structures) + 1} voxel counts, got {len(weight)}.")
+            raise InputError(
+                f"{len(structures)} structures and the background need {len(structures) + 1} voxel counts, "
+                f"got {len(weight)}."
+            )
         self.register_buffer("class_weight", weight)
         self.register_buffer("edge_weight", edge_factor * weight.max())
         self.register_buffer("mirrored", None if mirrored is None else torch.as_tensor(mirrored))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted logistic loss plus soft Dice loss of an augmented batch, which needs image, label and seed."""
         require(batch, "image", "label", "seed")
         image, label = self.augment(batch["image"], batch["label"], batch["seed"], self.mirrored)
         logits = self.network(image)  # (B, classes, *spatial)
@@ -85,17 +97,20 @@ class Segmentation(Method):
         return {"loss": logistic + dice, "logistic": logistic.detach(), "dice_loss": dice.detach()}
 
     def after_validation(self, scores: Mapping[str, float]) -> None:
-        if not self.boosting:
+        """Boost: set the class weights from ``<accuracy>/<structure>``; without boosting nothing happens."""
+        boosting = self.boosting
+        if boosting is None:
             return
-        accuracy = torch.tensor([scores[f"{self.accuracy}/{name}"] for name in self.structures])
+        accuracy = torch.tensor([scores[f"{boosting.accuracy}/{name}"] for name in self.structures])
         absent = [name for name, value in zip(self.structures, accuracy.tolist(), strict=True) if value != value]
         if absent:
             warnings.warn(f"Not boosted, weight 1: the validation scans do not hold {', '.join(absent)}.", stacklevel=2)
-        boosted = torch.cat([torch.tensor([self.background]), boosting_weights(accuracy, self.q)])
-        boosted = boosted.clamp(max=self.largest_boost).to(self.class_weight)
-        self.class_weight.mul_(self.smoothing).add_(boosted, alpha=1 - self.smoothing)
+        structures = boosting_weights(accuracy, boosting.q).clamp(max=boosting.largest)
+        boosted = torch.cat([torch.tensor([boosting.background]), structures]).to(self.class_weight)
+        self.class_weight.mul_(boosting.smoothing).add_(boosted, alpha=1 - boosting.smoothing)
 
     def state_scores(self) -> dict[str, float]:
+        """Give the class weights in force as ``weight/<structure>``."""
         weights = self.class_weight[1:].tolist()
         return {f"weight/{name}": value for name, value in zip(self.structures, weights, strict=True)}
 

@@ -12,7 +12,9 @@ from medssl.networks.unet import unet
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {"unet": unet, "sdnet": sdnet, "fcn": fcn}
 
 
-def build_network(name: str, in_channels: int, classes: int, spatial_dims: int, **arguments: Any) -> SegmentationNetwork:
+def build_network(
+    name: str, in_channels: int, classes: int, spatial_dims: int, **arguments: Any
+) -> SegmentationNetwork:
     """Build a segmentation network by name.
 
     Raises:

@@ -45,7 +45,9 @@ class FCNEncoder(Encoder):
         self.strides = tuple(2**level for level in range(len(channels)))
         widths = [in_channels, *channels]
         self.levels = nn.ModuleList(
-            nn.Sequential(convolution(spatial_dims, before, after, "batch"), convolution(spatial_dims, after, after, "batch"))
+            nn.Sequential(
+                convolution(spatial_dims, before, after, "batch"), convolution(spatial_dims, after, after, "batch")
+            )
             for before, after in zip(widths, channels, strict=False)
         )
         initialise(self)
@@ -67,7 +69,9 @@ class FCNDecoder(nn.Module):
         super().__init__()
         used = encoder.channels[finest:]
         if not used:
-            raise ValueError(f"finest={finest} needs at least {finest + 1} levels, the encoder has {len(encoder.channels)}.")
+            raise ValueError(
+                f"finest={finest} needs at least {finest + 1} levels, the encoder has {len(encoder.channels)}."
+            )
         self.classify = nn.ModuleList(
             Convolution(encoder.spatial_dims, width, classes, kernel_size=1, conv_only=True) for width in used
         )

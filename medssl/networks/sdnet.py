@@ -69,7 +69,9 @@ class SDNetDecoder(nn.Module):
         self.merge = nn.ModuleList()
         for level in reversed(range(len(channels) - 1)):
             above, here = channels[level + 1], channels[level]
-            self.fit.append(nn.Identity() if above == here else Convolution(dims, above, here, kernel_size=1, conv_only=True))
+            self.fit.append(
+                nn.Identity() if above == here else Convolution(dims, above, here, kernel_size=1, conv_only=True)
+            )
             self.merge.append(block(dims, 2 * here, here, kernel_size))
         self.classify = Convolution(dims, channels[0], classes, kernel_size=1, conv_only=True)
         initialise(self)
@@ -81,7 +83,7 @@ class SDNetDecoder(nn.Module):
             # The contract passes features only; the indices of the encoder's pooling follow from them.
             _, indices = pool_with_indices(skip.detach())
             unpool = F.max_unpool3d if skip.ndim == 5 else F.max_unpool2d
-            x = merge(torch.cat([unpool(fit(x), indices, kernel_size=2), skip], dim=1))
+            x = merge(torch.cat([unpool(fit(x), indices, kernel_size=[2] * (skip.ndim - 2)), skip], dim=1))
         logits: Tensor = self.classify(x)
         return logits
 
@@ -96,6 +98,13 @@ def pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:
 def block(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
     """Convolve, batch-normalise, ReLU; the size stays."""
     convolve: nn.Module = Convolution(
-        spatial_dims, in_channels, out_channels, kernel_size=kernel_size, bias=False, act="relu", norm="batch", adn_ordering="NA"
+        spatial_dims,
+        in_channels,
+        out_channels,
+        kernel_size=kernel_size,
+        bias=False,
+        act="relu",
+        norm="batch",
+        adn_ordering="NA",
     )
     return convolve

@@ -53,7 +53,7 @@ def check_image(image: Tensor, encoder: Encoder) -> None:
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw convolution weights as He et al. 2015 do for leaky ReLU, biases 0 ("Delving deep into rectifiers", eq. 10)."""
+    """Draw convolution weights as He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 15, do; biases are 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
             nn.init.kaiming_normal_(module.weight, a=0.01)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1505.04597; instance normalisation, leaky ReLU and strided
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -50,7 +51,12 @@ class UNetEncoder(Encoder):
     """Two convolutions per level, each level at half the resolution of the one before."""
 
     def __init__(
-        self, in_channels: int, spatial_dims: int, channels: Sequence[int], stem_stride: int = 1, norm: Norm = "instance"
+        self,
+        in_channels: int,
+        spatial_dims: int,
+        channels: Sequence[int],
+        stem_stride: int = 1,
+        norm: Norm = "instance",
     ) -> None:
         super().__init__()
         self.in_channels, self.spatial_dims, self.channels = in_channels, spatial_dims, tuple(channels)
@@ -61,7 +67,7 @@ class UNetEncoder(Encoder):
             else convolution(spatial_dims, in_channels, channels[0], norm, kernel_size=stem_stride, stride=stem_stride)
         )
         self.levels = nn.ModuleList([nn.Sequential(first, convolution(spatial_dims, channels[0], channels[0], norm))])
-        for before, width in zip(channels, channels[1:], strict=False):
+        for before, width in pairwise(channels):
             down = convolution(spatial_dims, before, width, norm, stride=2)
             self.levels.append(nn.Sequential(down, convolution(spatial_dims, width, width, norm)))
         initialise(self)
@@ -83,7 +89,7 @@ class UNetDecoder(nn.Module):
         dims, channels = encoder.spatial_dims, encoder.channels
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
-        steps = [after // before for before, after in zip(encoder.strides, encoder.strides[1:], strict=False)]
+        steps = [after // before for before, after in pairwise(encoder.strides)]
         for level in reversed(range(len(channels) - 1)):
             self.up.append(upsampling(dims, channels[level + 1], channels[level], steps[level]))
             self.merge.append(convolution(dims, 2 * channels[level], channels[level], norm))
@@ -109,7 +115,12 @@ class UNetDecoder(nn.Module):
 
 
 def convolution(
-    spatial_dims: int, in_channels: int, out_channels: int, norm: Norm = "instance", kernel_size: int = 3, stride: int = 1
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    norm: Norm = "instance",
+    kernel_size: int = 3,
+    stride: int = 1,
 ) -> nn.Module:
     """Convolve, normalise, leaky ReLU; an odd kernel keeps the size, one as wide as its stride tiles the image."""
     block: nn.Module = Convolution(

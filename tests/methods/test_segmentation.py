@@ -8,6 +8,7 @@ import torch
 from medssl.augment import Augmentation
 from medssl.errors import InputError
 from medssl.methods.segmentation import (
+    Boosting,
     Segmentation,
     boosting_weights,
     edges,
@@ -91,7 +92,7 @@ def test_the_edge_weight_is_twice_the_largest_ratio() -> None:
 
 
 def test_boosting_sets_the_class_weights_and_keeps_the_background_and_the_edges() -> None:
-    boosted = method(boosting=True)
+    boosted = method(boosting=Boosting())
     boosted.after_validation(scores(0.5, 0.9, 0.98))
     torch.testing.assert_close(boosted.class_weight, torch.tensor([1.0, 9.0, 1.0, 0.45 / 0.53]))
     assert float(boosted.edge_weight) == pytest.approx(5)
@@ -100,14 +101,14 @@ def test_boosting_sets_the_class_weights_and_keeps_the_background_and_the_edges(
 
 
 def test_boosting_by_dice_smoothed_and_clipped() -> None:
-    boosted = method(boosting=True, accuracy="dice", smoothing=0.5, largest_boost=4.0)
+    boosted = method(boosting=Boosting(accuracy="dice", smoothing=0.5, largest=4.0))
     boosted.after_validation(scores(0.5, 0.9, 0.98, "dice"))
     expected = 0.5 * torch.tensor([0.25, 25 / 30, 1.25, 2.5]) + 0.5 * torch.tensor([1.0, 4.0, 1.0, 0.45 / 0.53])
     torch.testing.assert_close(boosted.class_weight, expected)
 
 
 def test_a_structure_that_validation_does_not_hold_is_named() -> None:
-    boosted = method(boosting=True)
+    boosted = method(boosting=Boosting())
     with pytest.warns(UserWarning, match="do not hold b"):
         boosted.after_validation(scores(0.5, math.nan, 0.9))
 
@@ -123,7 +124,8 @@ def test_the_batch_is_augmented_with_its_own_seeds() -> None:
     moving = method(augment=Augmentation(affine=1, intensity=1))
     image, label = torch.rand(1, 1, 16, 16), torch.randint(0, 4, (1, 16, 16))
     losses = [
-        float(moving.loss({"image": image, "label": label, "seed": torch.tensor([s])})["loss"].detach()) for s in (1, 1, 2)
+        float(moving.loss({"image": image, "label": label, "seed": torch.tensor([s])})["loss"].detach())
+        for s in (1, 1, 2)
     ]
     assert losses[0] == losses[1] != losses[2]
 

@@ -1,0 +1,61 @@
+"""Stages and runs of a pipeline: what was done with the same inputs is not done again, and its run goes on."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import InputError
+from medssl.files import read_json, value_hash, write_json
+from medssl.tracking import Run, RunLike, Tracker
+
+logger = logging.getLogger(__name__)
+
+
+def stage(folder: Path, inputs: Any, work: Callable[[Path], None]) -> Path:
+    """Let ``work`` fill ``folder``, unless it was filled from the same inputs before; returns ``folder``.
+
+    A stage that was interrupted is entered again with what it left, so that work which can resume does. A folder that
+    was filled from other inputs is emptied first.
+
+    Args:
+        folder: Of this stage alone.
+        inputs: All that the result depends on, as JSON takes it.
+        work: Called with ``folder``.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    note = folder / "stage.json"
+    key = value_hash(inputs)
+    before = read_json(note) if note.exists() else None
+    if before == {"inputs": key, "done": True}:
+        logger.info("%s: done before with the same inputs.", folder.name)
+        return folder
+    if before is None and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: holds files that no pipeline made. Choose another --out, or move them away.")
+    if before is not None and before["inputs"] != key:
+        shutil.rmtree(folder)
+    write_json(note, {"inputs": key, "done": False})
+    work(folder)
+    write_json(note, {"inputs": key, "done": True})
+    return folder
+
+
+@contextmanager
+def continued_run(tracker: Tracker, book: Path, name: str, parent: RunLike | None = None) -> Iterator[Run]:
+    """Open the run of that name again if ``book`` knows it, else begin one and note it there.
+
+    Args:
+        tracker: Where the runs are.
+        book: A JSON file of names and run ids.
+        name: Of the run.
+        parent: The run that it is a part of.
+    """
+    known = read_json(book) if book.exists() else {}
+    key = f"{parent.run_id}/{name}" if parent else name
+    with tracker.run(name, parent=parent, run_id=known.get(key)) as run:
+        write_json(book, {**known, key: run.run_id})
+        yield run

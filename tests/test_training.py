@@ -1,0 +1,172 @@
+"""The loop learns, and a killed training ends with the bits of one that was never killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from medssl.augment import Augmentation
+from medssl.data.crops import CropDataset, EpochSampler
+from medssl.data.prepared import PreparedDataset
+from medssl.errors import InputError
+from medssl.methods.segmentation import Segmentation
+from medssl.networks import build_network
+from medssl.training import NonFiniteLossError, fit, warm_cosine
+
+TRAIN = """
+import sys
+from pathlib import Path
+import torch
+from medssl.data.crops import CropDataset
+from medssl.data.prepared import PreparedDataset
+from medssl.methods.segmentation import Boosting, Segmentation
+from medssl.networks import build_network
+from medssl.train_segmentation import SegmentationScores
+from medssl.training import fit
+
+torch.set_num_threads(1)
+data, out, steps = PreparedDataset(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+train, validation = data.select(data.subjects[:4]), data.select(data.subjects[4:])
+torch.manual_seed(0)
+network = build_network("unet", 1, 4, 3, channels=(4, 8), refine_channels=4)
+method = Segmentation(network, data.label_set.names, [9, 3, 3, 1], data.label_set.mirrored, Boosting())
+scores = SegmentationScores(validation, (16, 16, 16), torch.bfloat16)
+fit(method, CropDataset(train, (16, 16, 16), method.pretext, 0.5, seed=7), out, steps, epoch_steps=5, batch_size=2,
+    validate=scores, validate_first=True, precision="bf16", workers=int(sys.argv[4]), accelerator="cpu",
+    log=lambda scores, step: print("epoch", step, flush=True))
+torch.save(method.state_dict(), out / "end.pt")
+"""
+
+
+def start(data: Path, out: Path, steps: int = 25, workers: int = 0) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(data), str(out), str(steps), str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_killed_twice_ends_with_the_bits_of_one_never_killed(
+    prepared_cohort: Path, tmp_path: Path, workers: int
+) -> None:
+    whole = start(prepared_cohort, tmp_path / "whole")
+    for epochs_to_see in (3, 1):  # after "epoch 10" the checkpoint of epoch 5 is whole; the second life dies early
+        process = start(prepared_cohort, tmp_path / "killed", workers=workers)
+        assert process.stdout is not None
+        for _ in range(epochs_to_see):
+            assert process.stdout.readline().startswith("epoch")
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    last = start(prepared_cohort, tmp_path / "killed", workers=workers)
+    output, _ = last.communicate(timeout=300)
+    assert last.returncode == 0
+    assert output.startswith("epoch 1"), "it began anew instead of going on"
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    a, b = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and "class_weight" in a
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+
+
+def small(data: PreparedDataset, **arguments: object) -> Segmentation:
+    torch.manual_seed(0)
+    network = build_network("unet", 1, 4, 3, channels=(4, 8), refine_channels=4)
+    assert data.label_set is not None
+    return Segmentation(network, data.label_set.names, [9, 3, 3, 1], **arguments)  # type: ignore[arg-type]
+
+
+def crops(data: PreparedDataset, method: Segmentation) -> CropDataset:
+    return CropDataset(data, (16, 16, 16), method.pretext, 0.5)
+
+
+def test_an_ended_training_started_again_returns_its_history_without_a_step(
+    prepared_cohort: Path, tmp_path: Path
+) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data)
+    history = fit(method, crops(data, method), tmp_path, 4, epoch_steps=3, workers=0, accelerator="cpu")
+    assert [row["step"] for row in history] == [3, 4]
+    again = small(data)
+    assert fit(again, crops(data, again), tmp_path, 4, epoch_steps=3, workers=0, accelerator="cpu") == history
+    assert all(torch.equal(a, b) for a, b in zip(method.parameters(), again.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_another_training_is_refused(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data)
+    fit(method, crops(data, method), tmp_path, 2, workers=0, accelerator="cpu")
+    with pytest.raises(InputError, match="other data, network or settings"):
+        fit(method, crops(data, method), tmp_path, 3, workers=0, accelerator="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_scan(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort).select(["s3"])
+    method = small(data)
+    with torch.no_grad():
+        next(method.network.decoder.parameters()).fill_(torch.nan)
+    with pytest.raises(NonFiniteLossError, match=r"not finite .*nan.* step 1, on the scans s3"):
+        fit(method, crops(data, method), tmp_path, 2, workers=0, accelerator="cpu")
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_training_stops_early_when_the_monitored_score_does_not_improve(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data)
+    falling = iter([0.5, 0.4, 0.3, 0.2, 0.1])
+    history = fit(
+        method,
+        crops(data, method),
+        tmp_path,
+        5,
+        epoch_steps=1,
+        patience=2,
+        validate=lambda _: {"dice/mean": next(falling)},
+        workers=0,
+        accelerator="cpu",
+    )
+    assert len(history) == 3
+
+
+def test_it_learns(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data, augment=Augmentation(affine=0, intensity=0))
+    history = fit(
+        method, crops(data, method), tmp_path, 60, epoch_steps=20, learning_rate=1e-2, workers=0, accelerator="cpu"
+    )
+    assert history[-1]["train/loss"] < 0.85 * history[0]["train/loss"]
+
+
+def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
+    rates = [warm_cosine(step, 100, 0.1) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1 and rates[100] == 0
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_processes_share_out_the_samples_of_an_epoch() -> None:
+    samplers = [EpochSampler(6, rank, 2) for rank in range(2)]
+    for sampler in samplers:
+        sampler.set_epoch(3)
+    assert sorted([*samplers[0], *samplers[1]]) == list(range(18, 24))
+    assert [len(sampler) for sampler in samplers] == [3, 3]
+
+
+def test_a_sample_is_a_function_of_its_number_alone(prepared_cohort: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    one, two = (CropDataset(data, (16, 32, 16), small(data).pretext, 0.5, seed=3) for _ in range(2))
+    two[5]  # reading another first changes nothing
+    a, b = one[9], two[9]
+    assert a["image"].shape == (1, 16, 32, 16) and a["label"].shape == (16, 32, 16)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["image"], one[8]["image"])
+    assert sorted(int(one[n]["index"]) for n in range(6)) == list(range(6))
+
+
+def test_no_warning_reaches_the_user(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(method, crops(data, method), tmp_path, 2, epoch_steps=1, workers=0, accelerator="cpu")
