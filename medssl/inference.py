@@ -124,7 +124,7 @@ def predict(
     for scan in tqdm(scans, desc="Segmenting", unit="scan", disable=None):
         try:
             key = value_hash([*options, content_hash(*source_files(scan.image, scan.series))])
-            kept = _kept(out, scan, key) if resume else None
+            kept = _kept(out, scan, key, draw is not None) if resume else None
             rows += kept or _segment_file(scan, model, out, segmented, key, draw)
         except (InputError, MemoryError) as error:
             refused.append({"scan": scan.name, "reason": str(error) or "it needs more memory than there is."})
@@ -237,7 +237,7 @@ def _segment_file(
 ) -> list[dict[str, Any]]:
     """Segment one scan and write its files; returns its rows of volumes."""
     image, labels = segmented(read_volume(scan.image, scan.series))
-    path, sidecar = _outputs(out, scan)
+    path, sidecar, picture = _outputs(out, scan)
     write_labels(path, model.label_set.to_ids(labels.data), labels)
     volumes = structure_volumes(labels, model.label_set)
     volumes.insert(0, "scan", scan.name)
@@ -245,24 +245,24 @@ def _segment_file(
     if draw is not None:
         flat = image.data.ndim == 2  # drawn as a picture is, whatever way it lies in space
         shown, over = (image, labels) if flat else (reorient(image), reorient(labels))
-        picture = out / f"{scan.name}_qc.png"
         draw(shown.data, over.data, model.label_set, picture, scan.name, spacing_mm=shown.spacing_mm)
     told = {"medssl": medssl.__version__, "network": model.network_name, "run": model.run, "key": key, "volumes": rows}
     write_json(sidecar, told)  # last: it says that the scan is done
     return rows
 
 
-def _kept(out: Path, scan: Scan, key: str) -> list[dict[str, Any]] | None:
-    """Return the volumes of a label map that was made before in the same way, if there is one."""
-    path, sidecar = _outputs(out, scan)
-    if not (path.is_file() and sidecar.is_file()):
+def _kept(out: Path, scan: Scan, key: str, drawn: bool) -> list[dict[str, Any]] | None:
+    """Return the volumes of a label map that was made before in the same way, if there is one (and its picture)."""
+    path, sidecar, picture = _outputs(out, scan)
+    if not all(file.is_file() for file in (path, sidecar, picture)[: 3 if drawn else 2]):
         return None
     told = read_json(sidecar)
     return told["volumes"] if told.get("key") == key else None
 
 
-def _outputs(out: Path, scan: Scan) -> tuple[Path, Path]:
-    return out / f"{scan.name}_dseg.nii.gz", out / f"{scan.name}_dseg.json"
+def _outputs(out: Path, scan: Scan) -> tuple[Path, Path, Path]:
+    """Where a scan's label map, what is told of it, and its picture go."""
+    return out / f"{scan.name}_dseg.nii.gz", out / f"{scan.name}_dseg.json", out / f"{scan.name}_qc.png"
 
 
 def _scans(inputs: Sequence[Path]) -> tuple[list[Scan], list[dict[str, Any]]]:

@@ -328,7 +328,8 @@ def test_the_picture_is_drawn_upright_with_its_labels(tmp_path: Path) -> None:
     def draw(image: Any, labels: Any, label_set: LabelSet, path: Path, title: str = "", *, spacing_mm: Any) -> None:
         drawn.extend([image, labels, label_set, path, title, spacing_mm])
 
-    predict(threshold_model(), [path], tmp_path / "out", draw=draw)
+    predict(threshold_model(), [path], tmp_path / "out")
+    predict(threshold_model(), [path], tmp_path / "out", draw=draw, resume=True)  # there is no picture yet
     image, labels, label_set, picture, title, spacing_mm = drawn
     assert (label_set, picture, title) == (LABELS, tmp_path / "out" / "scan_qc.png", "scan")
     assert spacing_mm == pytest.approx((1, 1, 1))
