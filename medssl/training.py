@@ -99,7 +99,6 @@ def fit(
     settings = [steps, batch_size, epoch_steps, learning_rate, weight_decay, warmup, gradient_clip, accumulate]
     drawn = [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint]
     identity = value_hash([settings, patience, monitor, validate_first, drawn, _identity(method)])
-    loop = _Loop(method, steps, learning_rate, weight_decay, warmup, identity, log)
     checkpoint = out / "last.ckpt"
     with _quiet():
         trainer = pl.Trainer(
@@ -107,7 +106,6 @@ def fit(
             devices=devices,
             precision="bf16-mixed" if use_bf16(precision) else "32-true",
             max_epochs=math.ceil(steps / epoch_steps),
-            max_steps=steps,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=gradient_clip,
             logger=False,
@@ -117,9 +115,10 @@ def fit(
             default_root_dir=out,
             callbacks=[_EndOfEpoch(checkpoint, validate, validate_first, patience, monitor), _progress()],
         )
-        sampler = EpochSampler(
-            epoch_steps * accumulate * batch_size * trainer.world_size, trainer.global_rank, trainer.world_size
-        )
+        # Lightning counts epochs only: told a number of steps as well, it would enter the epoch of a checkpoint again.
+        per_step = accumulate * batch_size * trainer.world_size
+        sampler = EpochSampler(epoch_steps, steps, per_step, trainer.global_rank, trainer.world_size)
+        loop = _Loop(method, sampler, steps, learning_rate, weight_decay, warmup, identity, log)
         loader = DataLoader(
             samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
         )
@@ -173,6 +172,7 @@ class _Loop(pl.LightningModule):
     def __init__(
         self,
         method: Method,
+        sampler: EpochSampler,
         steps: int,
         learning_rate: float,
         weight_decay: float,
@@ -181,7 +181,7 @@ class _Loop(pl.LightningModule):
         log: Callable[[Scores, int], None] | None,
     ) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.sampler = method, sampler
         self.steps, self.learning_rate, self.weight_decay, self.warmup = steps, learning_rate, weight_decay, warmup
         self.identity, self.log_scores = identity, log
         self.history: list[dict[str, float]] = []
@@ -234,6 +234,8 @@ class _Loop(pl.LightningModule):
                 "settings. Choose another --out, or remove the folder to train anew."
             )
         self.history = saved["history"]
+        # Workers begin to read before Lightning tells the sampler which epoch it is.
+        self.sampler.set_epoch(checkpoint["global_step"] // self.sampler.steps)
 
 
 class _EndOfEpoch(Callback):

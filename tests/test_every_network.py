@@ -7,7 +7,11 @@ from medssl.errors import InputError
 from medssl.networks import NETWORKS, build_network
 from medssl.networks.segmentation import SegmentationNetwork
 
-SMALL = {"unet": {"channels": (4, 6, 8)}, "sdnet": {"channels": (4, 4, 4)}, "fcn": {"channels": (2, 3, 4, 5), "finest": 2}}
+SMALL = {
+    "unet": {"channels": (4, 6, 8)},
+    "sdnet": {"channels": (4, 4, 4)},
+    "fcn": {"channels": (2, 3, 4, 5), "finest": 2},
+}
 
 
 def small(name: str, dims: int, in_channels: int = 2, classes: int = 3) -> SegmentationNetwork:

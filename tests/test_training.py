@@ -43,7 +43,7 @@ torch.save(method.state_dict(), out / "end.pt")
 """
 
 
-def start(data: Path, out: Path, steps: int = 25, workers: int = 0) -> subprocess.Popen[str]:
+def start(data: Path, out: Path, steps: int = 23, workers: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(data), str(out), str(steps), str(workers)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -145,11 +145,12 @@ def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
 
 
-def test_processes_share_out_the_samples_of_an_epoch() -> None:
-    samplers = [EpochSampler(6, rank, 2) for rank in range(2)]
-    for sampler in samplers:
-        sampler.set_epoch(3)
-    assert sorted([*samplers[0], *samplers[1]]) == list(range(18, 24))
+def test_processes_share_out_the_samples_of_an_epoch_and_the_last_may_be_shorter() -> None:
+    samplers = [EpochSampler(3, 11, 2, rank, 2) for rank in range(2)]
+    for epoch, expected in ((2, range(12, 18)), (3, range(18, 22))):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        assert sorted([*samplers[0], *samplers[1]]) == list(expected)
     assert [len(sampler) for sampler in samplers] == [3, 3]
 
 

@@ -45,7 +45,7 @@ class CropDataset(Dataset[Sample]):
         self.structure_share, self.seed = structure_share, seed
 
     def __getitem__(self, number: int) -> Sample:
-        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there is one, ``seed`` and ``index``."""
+        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there is one, ``seed``, ``index``."""
         sample_seed = seed_of(self.seed, number)
         generator = Generator().manual_seed(sample_seed)
         round_, place = divmod(number, len(self.data))
@@ -75,16 +75,19 @@ class CropDataset(Dataset[Sample]):
 
 
 class EpochSampler(Sampler[int]):
-    """Numbers the samples of epoch t from ``t * samples`` on, shared out over the processes.
+    """Numbers the samples through all epochs, shared out over the processes.
 
     Args:
-        samples: Per epoch and all processes together.
+        steps: Optimiser steps per epoch.
+        total_steps: Of all epochs; the last one may be shorter.
+        per_step: Samples per step, of all processes together.
         rank: Of this process.
         world_size: Number of processes.
     """
 
-    def __init__(self, samples: int, rank: int = 0, world_size: int = 1) -> None:
-        self.samples, self.rank, self.world_size, self.epoch = samples, rank, world_size, 0
+    def __init__(self, steps: int, total_steps: int, per_step: int, rank: int = 0, world_size: int = 1) -> None:
+        self.steps, self.total_steps, self.per_step = steps, total_steps, per_step
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration is of; the training loop calls it."""
@@ -92,12 +95,12 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Give this process's sample numbers."""
-        start = self.epoch * self.samples
-        return iter(range(start + self.rank, start + self.samples, self.world_size))
+        first, last = self.epoch * self.steps, min((self.epoch + 1) * self.steps, self.total_steps)
+        return iter(range(first * self.per_step + self.rank, last * self.per_step, self.world_size))
 
     def __len__(self) -> int:
-        """Count this process's samples per epoch."""
-        return len(range(self.rank, self.samples, self.world_size))
+        """Count this process's samples of a whole epoch."""
+        return self.steps * self.per_step // self.world_size
 
 
 def seed_of(*parts: int | str) -> int:

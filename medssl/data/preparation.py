@@ -108,7 +108,7 @@ def conform(volume: Volume, preparation: Preparation) -> Volume:
     dims = volume.data.ndim
     spacing_mm = preparation.spacing_mm
     if isinstance(spacing_mm, tuple) and len(spacing_mm) != dims:
-        raise InputError(f"{volume.path}: is {dims}D, the preparation's spacing has {len(spacing_mm)} numbers.")
+        raise InputError(f"{volume.name}: is {dims}D, the preparation's spacing has {len(spacing_mm)} numbers.")
     edges_mm = (spacing_mm,) * dims if isinstance(spacing_mm, int | float) else spacing_mm
     normalised = reorient(Volume(normalise(volume, preparation), volume.affine, volume.path), preparation.orientation)
     shape, affine = grid(normalised.data.shape, normalised.affine, edges_mm)
@@ -122,7 +122,7 @@ def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
         low, high = preparation.window_hu
         if data.min() >= 0:
             raise InputError(
-                f"{volume.path}: its lowest value is {data.min():g}, but Hounsfield numbers put air at -1000. Rescale "
+                f"{volume.name}: its lowest value is {data.min():g}, but Hounsfield numbers put air at -1000. Rescale "
                 "it to Hounsfield numbers, or prepare it with intensity mri."
             )
         windowed: NDArray[np.float32] = np.clip((data - low) / (high - low), 0, 1)
@@ -132,7 +132,7 @@ def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
     low, high = (float(value) for value in np.percentile(values, preparation.percentiles))
     if low == high:
         raise InputError(
-            f"{volume.path}: of its {values.size} voxels that are not 0, nearly all are {low:g}; an image has "
+            f"{volume.name}: of its {values.size} voxels that are not 0, nearly all are {low:g}; an image has "
             "contrast. It may be a mask given as an image."
         )
     zero = min(low, 0.0)  # below 0 only where the scan was shifted before

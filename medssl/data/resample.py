@@ -81,8 +81,10 @@ def resample(
         sigmas = np.maximum(0, (np.abs(inside).sum(axis=1) - 1) / 2)
         if sigmas.max() > 0.05:
             data = ndimage.gaussian_filter(data, sigmas)
+    # A voxel is as wide as the grid's step, so the edge's values hold for half a step beyond its centre.
+    data = np.pad(data, 1, mode="edge")
     out: NDArray[Any] = ndimage.affine_transform(
-        data, inside, offset, output_shape=to_shape, order=order, cval=fill, output=data.dtype, mode="constant"
+        data, inside, offset + 1, output_shape=to_shape, order=order, cval=fill, output=data.dtype, mode="constant"
     )
     return out
 

@@ -47,6 +47,11 @@ class Volume:
     path: Path | None = None
 
     @property
+    def name(self) -> str:
+        """What a message may call it; the name of a DICOM folder can hold the patient's."""
+        return "image" if self.path is None else _name(self.path)
+
+    @property
     def spacing_mm(self) -> tuple[float, ...]:
         """The distance between neighbouring voxels along each axis of ``data``."""
         return spacing_of(self.affine, self.data.ndim)

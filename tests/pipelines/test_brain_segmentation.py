@@ -43,12 +43,13 @@ def finished(folders: tuple[Path, Path], cohort: Path) -> Path:
 
 
 def test_it_leaves_a_report_pictures_models_and_statistics(finished: Path) -> None:
-    assert (finished / "report.html").stat().st_size > 10_000
-    assert {p.name for p in (finished / "pictures").iterdir()} == {"arms.png", "dice_boxplot.png"}
+    results = finished / "results_1_manual"
+    assert (results / "report.html").stat().st_size > 10_000
+    assert {p.name for p in (results / "pictures").iterdir()} == {"arms.png", "dice_boxplot.png"}
     assert len(list(finished.glob("arms/seed0/*/training/model/weights.safetensors"))) == 4
     assert len(list(finished.glob("arms/seed0/*/pictures/boosting.png"))) == 1
     assert len(list(finished.glob("arms/seed0/*/test/*_qc.png"))) == 4 * 5
-    comparison = pd.read_csv(finished / "comparison.csv")
+    comparison = pd.read_csv(results / "comparison.csv")
     assert set(comparison["other"]) == {"weak only", "weak + fine-tuning", "weak + ECB"}
     assert {"difference", "low", "high", "p_holm"} <= set(comparison.columns)
 
@@ -73,14 +74,18 @@ def test_the_last_two_arms_take_equal_steps_and_manual_alone_the_sum(finished: P
 
 
 def test_run_again_it_does_nothing_twice(finished: Path, folders: tuple[Path, Path], cohort: Path) -> None:
-    done = [*finished.glob("arms/*/*/training/model/*"), *finished.glob("prepared/*/scans/*/*"), *finished.glob("arms/*/*/test/*_dseg.nii.gz")]
+    done = [
+        *finished.glob("arms/*/*/training/model/*"),
+        *finished.glob("prepared/*/scans/*/*"),
+        *finished.glob("arms/*/*/test/*_dseg.nii.gz"),
+    ]
     before = {path: path.stat().st_mtime_ns for path in done}
     assert main(arguments(*folders, finished, cohort)) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == before
     assert len(find_runs(tracking_uri(finished), "brain_segmentation")) == 5
 
 
-def test_fewer_manual_scans_keep_the_test_scans_and_the_pretraining(
+def test_more_manual_scans_than_there_are_is_refused_with_the_numbers(
     finished: Path, folders: tuple[Path, Path], cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(*folders, finished, cohort, "--manual_count", "2")) == 2

@@ -22,6 +22,7 @@ from medssl.evaluation.printing import arms_cells, comparison_cells, rich_table
 from medssl.files import read_json, write_json
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import Protocol, protocol
+from medssl.labels.weak import weak_labels_from_atlases
 from medssl.methods.segmentation import Boosting
 from medssl.report.page import Section
 from medssl.stages import continued_run, stage
@@ -63,8 +64,10 @@ def run(
 
     Args:
         manual: Scans that a person labelled.
-        weak: Other subjects' scans with automatic labels: a SUBJECTS_DIR, or what ``medssl weak-labels`` wrote.
-        out: Folder of all results: report.html, pictures, the models under arms, and the MLflow store.
+        weak: Other subjects' scans with automatic labels: a SUBJECTS_DIR, or what ``medssl weak-labels`` wrote. Where
+            no scan has any, the manual training scans are registered to each as atlases.
+        out: Folder of all results: report.html and pictures under results_<n>_manual, the models under arms, and the
+            MLflow store.
         manual_images: Pattern of the images in ``manual``, where its layout is not one that is found out.
         manual_labels: Pattern of the label maps in ``manual``.
         manual_reading: How the numbers in the manual labels are read: neuromorphometrics, aseg, aparc+aseg, or same.
@@ -100,15 +103,21 @@ def run(
     reading = protocol(manual_reading, structures)
     scans = {scan.name: scan for scan in catalog(manual, images=manual_images, labels=manual_labels)}
     all_manual = _prepared(list(scans.values()), out / "prepared" / "manual", reading, preparation, jobs)
-    file_read = weak_reading if weak_reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
-    weak_scans = catalog(weak, freesurfer_labels=file_read)
-    weak_data = _prepared(weak_scans, out / "prepared" / "weak", protocol(weak_reading, structures), preparation, jobs)
-
     left = len(set(all_manual.subjects)) - test_count - validation_count
     counts = {"test": test_count, "validation": validation_count, "train": manual_count or max(1, left)}
     parts = load_split(split) if split else split_subjects(all_manual.subjects, counts, split_seed)
-    save_split(out / "split.json", parts)
     train, validation, test = (all_manual.select(parts[name]) for name in ("train", "validation", "test"))
+    results = out / f"results_{len(train)}_manual"
+    save_split(results / "split.json", parts)
+
+    file_read = weak_reading if weak_reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
+    weak_scans = catalog(weak, freesurfer_labels=file_read)
+    if not any(scan.label for scan in weak_scans):  # no labels yet: the manual training scans become atlases
+        atlases = [scans[name] for name in train.scans]
+        made = weak_labels_from_atlases(weak_scans, atlases, out / "weak_labels", structures, manual_reading, jobs=jobs)
+        print(made.table())
+        weak_scans, weak_reading = catalog(made.out), "same"
+    weak_data = _prepared(weak_scans, out / "prepared" / "weak", protocol(weak_reading, structures), preparation, jobs)
     check_no_leak({"train": train, "validation": validation, "test": test, "weak": weak_data})
 
     steps = Steps(pretrain_steps, finetune_steps)
@@ -152,12 +161,12 @@ def run(
                 tables.setdefault(arm.name, []).append(scores)
                 sections.append(Section(name, pictures=sorted(folder.glob("*/*.png"))))
         joined = {name: pd.concat(of_arm, ignore_index=True) for name, of_arm in tables.items()}
-        found = compare_arms(joined, pairs_to_compare(short_manual), out, parent, sections=sections)
+        found = compare_arms(joined, pairs_to_compare(short_manual), results, parent, sections=sections)
     for comparison in found:
         title = f"{comparison.other} against {comparison.baseline}"
         rich.print(rich_table(comparison_cells(comparison), title, comparison.notes))
     rich.print(rich_table(arms_cells(joined), "Dice on the test scans, mean ± sd over subjects"))
-    print(f"Report: {out / 'report.html'}\nPictures: {out / 'pictures'}\nMLflow: {ui_command(out)}")
+    print(f"Report: {results / 'report.html'}\nPictures: {results / 'pictures'}\nMLflow: {ui_command(out)}")
     return joined
 
 

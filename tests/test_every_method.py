@@ -1,0 +1,97 @@
+"""What every method promises; new ones are found by themselves."""
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from medssl.augment import Augmentation
+from medssl.method import Method
+from medssl.methods import METHODS
+from medssl.methods.segmentation import Boosting, Segmentation
+from medssl.networks import build_network
+from medssl.sample import Batch
+
+
+def segmentation(dims: int) -> Method:
+    network = build_network("unet", 1, 4, dims, channels=(4, 8), refine_channels=4)
+    return Segmentation(
+        network,
+        ["a", "b", "c"],
+        [100, 30, 20, 10],
+        [0, 2, 1, 3],
+        Boosting(),
+        augment=Augmentation(affine=0, intensity=0),
+    )
+
+
+BUILD: dict[str, Callable[[int], Method]] = {"segmentation": segmentation}
+
+
+def batch(dims: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(0, 4, (2, *[4] * dims), generator=generator).float()
+    label = torch.nn.functional.interpolate(label.unsqueeze(1), scale_factor=4)[:, 0]
+    image = label.unsqueeze(1) / 4 + 0.05 * torch.randn(2, 1, *[16] * dims, generator=generator)
+    return {"image": image, "label": label.to(torch.uint8), "seed": torch.tensor([1, 2]), "index": torch.tensor([0, 1])}
+
+
+def every_method_and_dimension() -> list[tuple[str, int]]:
+    return [(name, dims) for name, method in METHODS.items() for dims in method.spatial_dims]
+
+
+each = pytest.mark.parametrize(("name", "dims"), every_method_and_dimension())
+
+
+def built(name: str, dims: int) -> Method:
+    assert name in BUILD, f"say in this file how a small '{name}' is built"
+    torch.manual_seed(0)
+    return BUILD[name](dims)
+
+
+def step(method: Method, optimizer: torch.optim.Optimizer, one: Batch) -> dict[str, Tensor]:
+    losses = method.loss(one)
+    optimizer.zero_grad()
+    losses["loss"].backward()
+    optimizer.step()
+    method.after_step()
+    return losses
+
+
+@each
+def test_the_loss_is_finite_and_its_gradient_reaches_all_of_the_encoder(name: str, dims: int) -> None:
+    method = built(name, dims)
+    losses = method.loss(batch(dims))
+    assert all(value.ndim == 0 and torch.isfinite(value) for value in losses.values())
+    losses["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.encoder.parameters())
+
+
+@each
+def test_it_learns_a_toy(name: str, dims: int) -> None:
+    method, one = built(name, dims), batch(dims)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = [float(step(method, optimizer, one)["loss"].detach()) for _ in range(30)]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+
+
+@each
+def test_its_state_dict_is_all_it_must_remember(name: str, dims: int) -> None:
+    method, other, one = built(name, dims), built(name, dims), batch(dims)
+    optimizer = torch.optim.SGD(method.parameters(), lr=1e-2)
+    step(method, optimizer, one)
+    method.after_validation(
+        {f"{kind}/{s}": a for kind in ("recall", "dice") for s, a in zip("abc", (0.2, 0.5, 0.9), strict=True)}
+    )
+    other.load_state_dict(method.state_dict())
+    assert torch.equal(method.loss(one)["loss"], other.loss(one)["loss"])
+
+
+@each
+def test_its_pretext_survives_pickling(name: str, dims: int) -> None:
+    pretext = pickle.loads(pickle.dumps(built(name, dims).pretext))
+    sample = {key: value[0] for key, value in batch(dims).items()}
+    drawn = [pretext(dict(sample), torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert all(torch.equal(drawn[0][key], drawn[1][key]) for key in drawn[0])
