@@ -49,7 +49,7 @@ def constraints() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pairs}
 
 
-def test_every_dependency_is_in_the_conda_environment_with_the_same_bound():
+def test_every_dependency_is_in_the_conda_environment_with_the_same_bound() -> None:
     for name, requirement in required().items():
         first, *others = CONDA_NAMES.get(name, [name])
         assert first in conda(), f"environment.yml lacks {first}"
@@ -57,67 +57,75 @@ def test_every_dependency_is_in_the_conda_environment_with_the_same_bound():
         assert set(others) <= set(conda())
 
 
-def test_the_conda_environment_has_nothing_that_the_project_does_not_ask_for():
+def test_the_conda_environment_has_nothing_that_the_project_does_not_ask_for() -> None:
     expected = {other for name in required() for other in CONDA_NAMES.get(name, [name])}
     assert set(conda()) - expected - ONLY_CONDA == set()
 
 
-def test_the_conda_environment_asks_for_the_same_python():
+def test_the_conda_environment_asks_for_the_same_python() -> None:
     assert str(conda()["python"].specifier) == PYPROJECT["project"]["requires-python"]
 
 
-def test_the_constraints_pin_torch():
+def test_the_constraints_pin_torch() -> None:
     assert constraints()["torch"] == "2.13.0"
 
 
-def test_the_constraints_pin_every_dependency_to_a_version_that_is_allowed():
+def test_the_constraints_pin_every_dependency_to_a_version_that_is_allowed() -> None:
     for name, requirement in required().items():
         assert requirement.specifier.contains(constraints()[name]), name
 
 
-def test_the_constraints_name_no_file_of_one_machine():
+def test_the_constraints_name_no_file_of_one_machine() -> None:
     text = (ROOT / "constraints.txt").read_text()
     assert "@" not in text and "+cpu" not in text
 
 
-def test_the_wheel_takes_its_version_from_the_package():
+def test_the_wheel_takes_its_version_from_the_package() -> None:
     import medssl
 
     assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "medssl/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", medssl.__version__)
 
 
-def test_no_source_file_is_longer_than_a_reader_can_hold():
+def test_no_source_file_is_longer_than_a_reader_can_hold() -> None:
     lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in tracked("*.py")}
     assert {str(path): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
 
 
-def test_every_yaml_file_parses():
+def test_every_yaml_file_parses() -> None:
     files = tracked("*.yaml", "*.yml")
     assert files
     for path in files:
         assert yaml.safe_load(path.read_text()) is not None, path
 
 
-def test_the_licence_is_apache_2():
+def test_the_licence_is_apache_2() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
     assert PYPROJECT["project"]["license"] == "Apache-2.0"
 
 
-def test_links_in_the_documents_lead_to_files():
+def test_the_layers_are_told_as_they_are_kept() -> None:
+    contract = next(c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    kept = [re.findall(r"\w+", layer) for layer in contract["layers"] if "__main__" not in layer]
+    told = re.search(r"## Layers.*?```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert told is not None
+    assert [line.split() for line in told.group(1).splitlines()] == kept
+
+
+def test_links_in_the_documents_lead_to_files() -> None:
     for document in tracked("*.md"):
         for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
 
 
-def test_the_test_command_is_the_one_that_the_makefile_and_ci_share():
+def test_the_test_command_is_the_one_that_the_makefile_and_ci_share() -> None:
     assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
     assert re.search(r"^test:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_an_old_python_is_refused_by_make_in_one_clear_message(tmp_path):
+def test_an_old_python_is_refused_by_make_in_one_clear_message(tmp_path: Path) -> None:
     old = tmp_path / "bin"
     old.mkdir()
     for name in ("python3", "python3.11", "python3.12", "python3.13"):
