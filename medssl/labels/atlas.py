@@ -103,7 +103,8 @@ def from_0_to_1(data: NDArray[Any]) -> NDArray[np.float32]:
     """Scale intensities so that the darkest hundredth is 0 and the brightest hundredth of the bright half 1."""
     low = np.percentile(data, 1)
     high = np.percentile(data[data > data.mean()], 99)
-    scaled: NDArray[np.float32] = np.clip((data.astype(np.float32) - low) / (high - low), 0, 1.2, dtype=np.float32)
+    span = max(high - low, np.finfo(np.float32).tiny)  # an image of hardly more than one value has none
+    scaled: NDArray[np.float32] = np.clip((data.astype(np.float32) - low) / span, 0, 1.2, dtype=np.float32)
     return scaled
 
 

@@ -143,9 +143,9 @@ class AtlasLabeller:
         """
         target = read_volume(scan.image, scan.series)
         started = time.monotonic()
+        used = [self.atlases[i] for i in self._others(scan)]
         votes, images = [], []
-        for i in self._others(scan):
-            atlas = self.atlases[i]
+        for atlas in used:
             transform = register(target, atlas.image, self.deformable, self.working_spacing_mm)
             votes.append(carry_labels(atlas, transform, target))
             if self.fusion == "local":
@@ -157,7 +157,7 @@ class AtlasLabeller:
         classes = fuse(self.fusion, votes, from_0_to_1(target.data), images)
         details = {
             "labeller": "atlases",
-            "atlases": [self.atlases[i].name for i in self._others(scan)],
+            "atlases": [atlas.name for atlas in used],
             "fusion": self.fusion,
             "deformable": self.deformable,
             "working_spacing_mm": self.working_spacing_mm,

@@ -5,10 +5,11 @@ does nothing, a changed file is done anew, and a run that was stopped goes on wh
 labelled is listed with the reason and never stops the others.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -127,25 +128,27 @@ def label_cohort(
 
     Beside the scans' files ``out`` holds ``weak_labels.csv`` (what became of each scan), ``volumes.csv`` (voxels and
     mm^3 per structure, with FreeSurfer's own volumes where it left them), ``dseg.tsv``, a FreeSurfer colour table and
-    ``dataset_description.json``. Numbers in the label files are those of the label set.
+    ``dataset_description.json``. Numbers in the label files are those of the label set. Labels of other scans that
+    ``out`` holds are left alone.
 
     Raises:
         InputError: No scan can be labelled, the labels would overwrite the scans, or the disk is full (what was done
             is kept).
     """
     scans = sorted(scans, key=lambda scan: scan.name)
-    for scan in scans:
-        _refuse_overwriting(scan, Place.of(out, scan.name, layout))
-    results = each(_label_one, [(labeller, scan, out, layout) for scan in scans], "labelling", jobs, progress)
+    places = {scan.name: Place.of(out, scan.name, layout) for scan in scans}
+    _refuse_overwriting(scans, places)
+    arguments = [(labeller, scan, places[scan.name]) for scan in scans]
+    results = each(_label_one, arguments, "labelling", jobs, progress)
     refused = tuple(one for one in results if isinstance(one, Refused))
     done = {scan.name: one for scan, one in zip(scans, results, strict=True) if not isinstance(one, Refused)}
-    _write_table(out, scans, done, refused, layout)
+    _write_table(out, scans, results, places)
     if not done:
         first = "".join(f"\n  {one.scan}: {one.reason}" for one in refused[:5])
         raise InputError(
             f"{out}: none of the {len(scans)} scans can be labelled (weak_labels.csv lists them all):{first}"
         )
-    _write_volumes(out, list(done), labeller.label_set, layout)
+    _write_volumes(out, {name: places[name] for name in done}, labeller.label_set)
     write_dataset_description(out, "Weak labels")
     write_dseg_table(out / "dseg.tsv", labeller.label_set)
     write_lut(out / "labels_LUT.txt", labeller.label_set)
@@ -153,56 +156,68 @@ def label_cohort(
     return WeakLabels(out, made, tuple(name for name in done if name not in made), refused)
 
 
-def _label_one(labeller: Labeller, scan: Scan, out: Path, layout: Layout) -> Literal["made", "kept"] | Refused:
+def _label_one(labeller: Labeller, scan: Scan, place: Place) -> Literal["made", "kept"] | Refused:
     """Label one scan; what is wrong with the scan is returned, what is wrong with the disk is raised."""
-    place = Place.of(out, scan.name, layout)
     key = or_refused(scan.name, scan.subject, lambda: labeller.key(scan))
     if isinstance(key, Refused):
         return key
-    if place.labels.is_file() and place.record.is_file() and read_json(place.record)["key"] == key:
+    if not place.record.is_file() and (place.labels.exists() or place.image.exists()):
+        reason = f"{place.labels}: something lies there that is not of this command's making. Choose another --out."
+        return Refused(scan.name, scan.subject, reason)
+    if place.labels.is_file() and place.record.is_file() and read_json(place.record).get("key") == key:
         return "kept"
     labelled = or_refused(scan.name, scan.subject, lambda: labeller.label(scan))
     place.remove()  # what may lie there was made from other content
     if isinstance(labelled, Refused):
         return labelled
+    write_json(place.record, {"Manual": False})  # first, to mark what follows as ours; with its key, the scan is done
     place.write(labelled.image, labeller.label_set.to_ids(labelled.classes))
     voxels = np.bincount(labelled.classes.ravel(), minlength=labeller.label_set.classes)[1:]
     record = {
-        "key": key,
         "Manual": False,
+        "key": key,
         "voxels": dict(zip(map(str, labeller.label_set.ids), voxels.tolist(), strict=True)),
         "voxel_mm3": float(np.prod(labelled.image.spacing_mm)),
         **labelled.details,
     }
-    write_json(place.record, record)  # last: with it, the scan is done
+    write_json(place.record, record)
     return "made"
 
 
-def _refuse_overwriting(scan: Scan, place: Place) -> None:
-    theirs = {path.resolve() for path in (scan.image, scan.label) if path is not None}
-    if theirs & {place.image.resolve(), place.labels.resolve()}:
-        raise InputError(
-            f"{place.labels.parent}: holds the scans themselves, and labels would overwrite them. Choose another --out."
-        )
+def _refuse_overwriting(scans: Sequence[Scan], places: Mapping[str, Place]) -> None:
+    """Refuse to write onto the scans themselves, or two scans' labels into one file."""
+    written = Counter(place.labels for place in places.values())
+    for scan in scans:
+        place = places[scan.name]
+        theirs = {path.resolve() for path in (scan.image, scan.label) if path is not None}
+        if theirs & {place.image.resolve(), place.labels.resolve()}:
+            raise InputError(
+                f"{place.labels.parent}: holds the scans themselves, and labels would overwrite them. "
+                "Choose another --out."
+            )
+        if written[place.labels] > 1:
+            raise InputError(f"{place.labels}: would hold the labels of more than one scan. Rename '{scan.name}'.")
 
 
 def _write_table(
-    out: Path, scans: Sequence[Scan], done: dict[str, Any], refused: Sequence[Refused], layout: Layout
+    out: Path, scans: Sequence[Scan], results: Sequence[str | Refused], places: Mapping[str, Place]
 ) -> None:
-    reasons = {one.scan: one.reason for one in refused}
     rows = []
-    for scan in scans:
-        labels = Place.of(out, scan.name, layout).labels.relative_to(out).as_posix() if scan.name in done else ""
-        rows.append((scan.name, scan.subject, done.get(scan.name, "refused"), labels, reasons.get(scan.name, "")))
+    for scan, result in zip(scans, results, strict=True):
+        if isinstance(result, Refused):
+            rows.append((scan.name, scan.subject, "refused", "", result.reason))
+        else:
+            labels = places[scan.name].labels.relative_to(out).as_posix()
+            rows.append((scan.name, scan.subject, result, labels, ""))
     with write_aside(out / "weak_labels.csv") as aside:
         pd.DataFrame(rows, columns=["scan", "subject", "status", "labels", "reason"]).to_csv(aside, index=False)
 
 
-def _write_volumes(out: Path, done: Sequence[str], label_set: LabelSet, layout: Layout) -> None:
+def _write_volumes(out: Path, places: Mapping[str, Place], label_set: LabelSet) -> None:
     """Voxels and mm^3 per scan and structure; FreeSurfer's own mm^3, corrected for partial volume, where known."""
     rows = []
-    for scan in done:
-        record = read_json(Place.of(out, scan, layout).record)
+    for scan, place in places.items():
+        record = read_json(place.record)
         stats = record.get("aseg_stats_mm3", {})
         for structure in label_set.structures:
             id_ = str(structure.id)

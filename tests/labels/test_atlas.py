@@ -90,6 +90,12 @@ def test_intensities_run_from_0_to_about_1_whatever_the_scale() -> None:
     assert np.allclose(from_0_to_1(3 * data + 7), scaled, atol=1e-5)
 
 
+def test_an_image_of_hardly_more_than_one_value_stays_finite() -> None:
+    data = np.full((10, 10, 10), 5.0)
+    data[0, 0, :5] = 3
+    assert np.isfinite(from_0_to_1(data)).all()
+
+
 def test_a_wrong_registration_lists_the_right_ones(phantom: Phantom) -> None:
     with pytest.raises(InputError, match="'syn'; choose demons, bspline or none"):
         register(phantom().image, phantom().image, "syn")  # type: ignore[arg-type]

@@ -149,6 +149,21 @@ def test_labels_never_overwrite_the_scans_they_are_made_from(subjects_dir: Path)
         from_freesurfer(subjects_dir, subjects_dir, layout="subjects_dir")
 
 
+def test_labels_of_another_making_are_never_overwritten(subjects_dir: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "out" / "d_dseg.nii.gz"
+    precious.parent.mkdir()
+    precious.write_text("drawn by hand")
+    report = from_freesurfer(subjects_dir, tmp_path / "out")
+    assert "not of this command's making" in next(one.reason for one in report.refused if one.scan == "d")
+    assert precious.read_text() == "drawn by hand"
+
+
+def test_two_scans_that_would_share_a_file_are_refused(subjects_dir: Path, tmp_path: Path) -> None:
+    (subjects_dir / "d").rename(subjects_dir / "a_T1w")
+    with pytest.raises(InputError, match=r"a_dseg.nii.gz: would hold the labels of more than one scan"):
+        from_freesurfer(subjects_dir, tmp_path / "out")
+
+
 def test_a_cohort_without_one_good_scan_is_an_error_that_says_why(subjects_dir: Path, tmp_path: Path) -> None:
     scans = [scan for scan in catalog(subjects_dir, freesurfer_labels="aseg") if scan.name in "bc"]
     with pytest.raises(InputError, match=r"none of the 2 scans can be labelled(.|\n)*b: .*999"):
@@ -214,7 +229,7 @@ def test_resuming_registers_only_what_is_missing(
     heads: list[Scan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from_atlases(heads[:2], heads[2:], tmp_path / "out", deformable=None)
-    (tmp_path / "out" / "h1_dseg.json").unlink()  # as if stopped before the second scan was done
+    (tmp_path / "out" / "h1_dseg.json").write_text('{"Manual": false}')  # as it is while the scan is being written
     calls = []
     register = labellers.register
     monkeypatch.setattr(labellers, "register", lambda *args: calls.append(args) or register(*args))
@@ -270,3 +285,13 @@ def test_real_freesurfer_subjects_become_weak_labels(real_data: Path, tmp_path: 
     report = weak_labels_from_freesurfer(scans, tmp_path, jobs=1)
     assert (report.made, [one.scan for one in report.refused]) == (("bert",), ["sub-05"])
     assert set(np.unique(read_labels(tmp_path / "bert_dseg.nii.gz").data)) == {0, *label_set("freesurfer-27").ids}
+
+
+@pytest.mark.real_data
+def test_one_real_atlas_labels_another_brain_well(real_data: Path, tmp_path: Path) -> None:
+    scans = {scan.name: scan for scan in catalog(real_data / "malc")}
+    weak_labels_from_atlases([scans["1001"]], [scans["1009"]], tmp_path, jobs=1)
+    reading = protocol("neuromorphometrics", label_set("freesurfer-27"))
+    table, _ = write_label_quality([scans["1001"]], tmp_path, reading, jobs=1)
+    assert table["dice"].mean() > 0.82
+    assert table["dice"].min() > 0.7
