@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LONGEST_FILE = 400
 
 # Where conda-forge's name of a package, or the way it splits one, differs from PyPI's.
@@ -39,12 +39,12 @@ def required() -> dict[str, Requirement]:
 
 
 def conda() -> dict[str, Requirement]:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     return {canonicalize_name(Requirement(line).name): Requirement(line) for line in environment["dependencies"]}
 
 
 def constraints() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, version in pairs}
 
@@ -76,7 +76,7 @@ def test_the_constraints_pin_every_dependency_to_a_version_that_is_allowed() -> 
 
 
 def test_the_constraints_name_no_file_of_one_machine() -> None:
-    text = (ROOT / "constraints.txt").read_text()
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     assert "@" not in text and "+cpu" not in text
 
 
@@ -88,7 +88,7 @@ def test_the_wheel_takes_its_version_from_the_package() -> None:
 
 
 def test_no_source_file_is_longer_than_a_reader_can_hold() -> None:
-    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in tracked("*.py")}
+    lengths = {path.relative_to(ROOT): len(path.read_text(encoding="utf-8").splitlines()) for path in tracked("*.py")}
     assert {str(path): n for path, n in lengths.items() if n > LONGEST_FILE} == {}
 
 
@@ -96,11 +96,11 @@ def test_every_yaml_file_parses() -> None:
     files = tracked("*.yaml", "*.yml")
     assert files
     for path in files:
-        assert yaml.safe_load(path.read_text()) is not None, path
+        assert yaml.safe_load(path.read_text(encoding="utf-8")) is not None, path
 
 
 def test_the_licence_is_apache_2() -> None:
-    text = (ROOT / "LICENSE").read_text()
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
     assert PYPROJECT["project"]["license"] == "Apache-2.0"
 
@@ -108,21 +108,21 @@ def test_the_licence_is_apache_2() -> None:
 def test_the_layers_are_told_as_they_are_kept() -> None:
     contract = next(c for c in PYPROJECT["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     kept = [re.findall(r"\w+", layer) for layer in contract["layers"] if "__main__" not in layer]
-    told = re.search(r"## Layers.*?```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    told = re.search(r"## Layers.*?```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     assert told is not None
     assert [line.split() for line in told.group(1).splitlines()] == kept
 
 
 def test_links_in_the_documents_lead_to_files() -> None:
     for document in tracked("*.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text(encoding="utf-8")):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"
 
 
 def test_the_test_command_is_the_one_that_the_makefile_and_ci_share() -> None:
-    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
-    assert re.search(r"^test:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(r"^test:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_an_old_python_is_refused_by_make_in_one_clear_message(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_an_old_python_is_refused_by_make_in_one_clear_message(tmp_path: Path) -
         program = old / name
         program.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2" && exit 0\nexit 1\n')
         program.chmod(0o755)
-    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"))
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).touch()
     made = subprocess.run(

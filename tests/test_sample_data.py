@@ -104,7 +104,7 @@ def test_the_data_stay_small() -> None:
 
 
 def test_the_readme_says_what_ships_and_that_it_is_simulated() -> None:
-    text = (FOLDER / "README.md").read_text()
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert "simulated" in text and "Copyright (C) 1993-2009 Louis Collins" in text
     assert re.search(rf"\| {len(WEAK)} scans with \*\*weak\*\*", text)
     assert re.search(rf"\| {len(MANUAL)} scans of other subjects", text)
