@@ -1,5 +1,6 @@
 """The arms of a comparison: which trainings there are, what each starts from, and how long each may take."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from medssl.tracking import RunLike
 from medssl.train_segmentation import Recipe, train_segmentation
 
 Labels = Literal["weak", "manual"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ class ArmTrainer:
                 origin={"arm": arm.name, "run_id": run.run_id, "seed": seed},
             )
 
+        logger.info("%s, seed %d: %d steps on %d scans.", arm.name, seed, arm.steps, len(data))
         trained = stage(folder / "training", settings, train)
         history = pd.read_csv(trained / "history.csv")
         losses_picture(history, folder / "pictures" / "training.png")

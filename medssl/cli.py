@@ -56,7 +56,8 @@ LISTS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, or 2 after a message about what cannot be done."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("medssl").setLevel(logging.INFO)
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from medssl.training import NonFiniteLossError, fit, warm_cosine
 
 TRAIN = """
 import sys
+from itertools import pairwise
 from pathlib import Path
 import torch
 from medssl.data.crops import CropDataset
@@ -142,7 +144,7 @@ def test_it_learns(prepared_cohort: Path, tmp_path: Path) -> None:
 def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
     rates = [warm_cosine(step, 100, 0.1) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1 and rates[100] == 0
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_processes_share_out_the_samples_of_an_epoch_and_the_last_may_be_shorter() -> None:

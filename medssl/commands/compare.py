@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import rich
-
 from medssl.comparison import compare_arms, load_scores
 from medssl.errors import InputError
-from medssl.evaluation.printing import comparison_cells, rich_table
+from medssl.evaluation.printing import comparison_cells, rich_table, show
 from medssl.tracking import open_tracker, tracking_uri
 
 
@@ -36,5 +34,5 @@ def compare(
         found = compare_arms(tables, [(against, name) for name in tables if name != against], out, run, metric)
     for comparison in found:
         title = f"{comparison.other} against {comparison.baseline}"
-        rich.print(rich_table(comparison_cells(comparison), title, comparison.notes))
+        show(rich_table(comparison_cells(comparison), title, comparison.notes))
     print(f"Report: {out / 'report.html'}\nPictures: {out / 'pictures'}")

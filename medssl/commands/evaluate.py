@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import rich
-
 from medssl.comparison import log_scores
-from medssl.evaluation.printing import arms_cells, rich_table
+from medssl.evaluation.printing import arms_cells, rich_table, show
 from medssl.evaluation.segmentation import PREDICTION_GLOB, evaluate_folders
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import protocol
@@ -55,5 +53,5 @@ def evaluate(
     with open_tracker(out, "evaluate").run(name) as run:
         log_scores(evaluation.scores, run)
     notes = [f"{row.scan}: {row.reason}" for row in evaluation.refused.itertuples()]
-    rich.print(rich_table(arms_cells({name: evaluation.scores}), "Dice, mean ± sd over subjects", notes))
+    show(rich_table(arms_cells({name: evaluation.scores}), "Dice, mean ± sd over subjects", notes))
     print(f"Scores: {out / 'scores.csv'}\nMLflow run: {run.run_id}")

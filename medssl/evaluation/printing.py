@@ -1,10 +1,12 @@
 """Tables of scores as a person reads them: on the terminal, in Markdown, in a report."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +14,7 @@ from medssl.evaluation.statistics import Comparison
 from medssl.evaluation.tables import OVERALL, summary
 
 _NOTHING = "–"
+_WIDTH = 160  # characters
 
 
 def comparison_cells(comparison: Comparison) -> pd.DataFrame:
@@ -65,6 +68,11 @@ def rich_table(cells: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) 
     for row in cells.itertuples(index=False):
         table.add_row(*(Text(cell) for cell in row), style="bold" if row[0] == OVERALL else None)
     return table
+
+
+def show(table: Table) -> None:
+    """Print a table; where there is no terminal to fit, nothing is cut."""
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
 def markdown_table(cells: pd.DataFrame, notes: Sequence[str] = ()) -> str:

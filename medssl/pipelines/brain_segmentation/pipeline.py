@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import rich
 
 from medssl.arms import ArmTrainer, Steps, arms, pairs_to_compare, steps_in_budget
 from medssl.comparison import compare_arms, predict_and_score
@@ -18,7 +17,7 @@ from medssl.data.preparation import Preparation
 from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak, load_split, save_split, split_subjects
-from medssl.evaluation.printing import arms_cells, comparison_cells, rich_table
+from medssl.evaluation.printing import arms_cells, comparison_cells, rich_table, show
 from medssl.files import read_json, write_json
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import Protocol, protocol
@@ -164,8 +163,8 @@ def run(
         found = compare_arms(joined, pairs_to_compare(short_manual), results, parent, sections=sections)
     for comparison in found:
         title = f"{comparison.other} against {comparison.baseline}"
-        rich.print(rich_table(comparison_cells(comparison), title, comparison.notes))
-    rich.print(rich_table(arms_cells(joined), "Dice on the test scans, mean ± sd over subjects"))
+        show(rich_table(comparison_cells(comparison), title, comparison.notes))
+    show(rich_table(arms_cells(joined), "Dice on the test scans, mean ± sd over subjects"))
     print(f"Report: {results / 'report.html'}\nPictures: {results / 'pictures'}\nMLflow: {ui_command(out)}")
     return joined
 
