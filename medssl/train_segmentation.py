@@ -18,6 +18,7 @@ from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
 from medssl.files import write_aside
 from medssl.labels.lut import LabelSet
+from medssl.memory import keep_freed_memory
 from medssl.method import Method
 from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.metrics import confusion, dice_from_confusion, recall_from_confusion
@@ -179,6 +180,7 @@ def seconds_per_step(
     steps: int = 6,
 ) -> float:
     """Measure on this machine what one training step costs, with its share of the validation after each epoch."""
+    keep_freed_memory()
     method = segmentation_method(train, network, network_arguments, recipe)
     samples = CropDataset(train, recipe.patch_size, method.pretext, recipe.structure_share)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-4)

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from medssl.data.crops import CropDataset, EpochSampler
 from medssl.errors import InputError
 from medssl.files import value_hash, write_aside
+from medssl.memory import keep_freed_memory
 from medssl.method import Method
 from medssl.sample import Batch
 
@@ -93,6 +94,7 @@ def fit(
         NonFiniteLossError: The loss is NaN or infinite.
         InputError: The checkpoint in ``out`` is of another training.
     """
+    keep_freed_memory()
     if steps < 1 or epoch_steps < 1:
         raise InputError(f"steps={steps} and epoch_steps={epoch_steps} must be at least 1.")
     epoch_steps = min(epoch_steps, steps)

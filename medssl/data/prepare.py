@@ -5,21 +5,19 @@ So a second run finds everything done, a changed file is done anew, and a run th
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, TypeVar
+from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
 
 from medssl.data import store
 from medssl.data.catalog import Scan, catalog
+from medssl.data.cohort import Refused, each, or_refused
 from medssl.data.preparation import Preparation, PreparedImage, prepare_image
 from medssl.data.prepared import PreparedDataset
 from medssl.data.recipe import Identity, Recipe
@@ -30,16 +28,6 @@ from medssl.labels.protocols import Protocol
 __all__ = ["Preparation", "PrepareReport", "PreparedImage", "Refused", "prepare", "prepare_image"]
 
 _DECIDING_PACKAGES = ("numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "blosc2")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A scan that cannot be used, and why."""
-
-    scan: str
-    subject: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -110,18 +98,15 @@ def prepare(
     scans = sorted(catalog(source) if isinstance(source, Path) else source, key=lambda scan: scan.name)
     recipe = Recipe(preparation, protocol, labels_required, resample_labels)
     entries = out / "scans"
-    hide = None if progress is None else not progress
 
-    identified = _each(_identify, [(recipe, scan) for scan in scans], "threading", jobs, "reading", hide)
+    identified = each(_identify, [(recipe, scan) for scan in scans], "reading", jobs, progress, "threading")
     identities = {scan.name: one for scan, one in zip(scans, identified, strict=True) if isinstance(one, Identity)}
     todo = {  # by key, so that scans with the same content are made once
         identities[scan.name].key: scan
         for scan in scans
         if scan.name in identities and store.read_meta(entries / identities[scan.name].key) is None
     }
-    failed = _each(
-        _make, [(recipe, scan, entries / key) for key, scan in todo.items()], "loky", jobs, "preparing", hide
-    )
+    failed = each(_make, [(recipe, scan, entries / key) for key, scan in todo.items()], "preparing", jobs, progress)
     reasons = {key: one.reason for key, one in zip(todo, failed, strict=True) if one is not None}
     refused = [one for one in identified if isinstance(one, Refused)]
     refused += [
@@ -155,45 +140,16 @@ def write_refused(path: Path, refused: Sequence[Refused]) -> None:
 
 
 def _identify(recipe: Recipe, scan: Scan) -> Identity | Refused:
-    return _or_refused(scan, lambda: recipe.identify(scan))
+    return or_refused(scan.name, scan.subject, lambda: recipe.identify(scan))
 
 
 def _make(recipe: Recipe, scan: Scan, folder: Path) -> Refused | None:
     """Make one entry; what is wrong with the scan is returned, what is wrong with the disk is raised."""
-    entry = _or_refused(scan, lambda: recipe.make(scan))
+    entry = or_refused(scan.name, scan.subject, lambda: recipe.make(scan))
     if isinstance(entry, Refused):
         return entry
     store.write_entry(folder, entry)
     return None
-
-
-def _or_refused(scan: Scan, work: Callable[[], R]) -> R | Refused:
-    try:
-        return work()
-    except InputError as error:
-        return Refused(scan.name, scan.subject, str(error))
-    except OSError as error:
-        return Refused(scan.name, scan.subject, f"{scan.name}: a file cannot be read ({error.strerror or error}).")
-    except MemoryError:
-        return Refused(scan.name, scan.subject, f"{scan.name}: is too large for this machine's memory.")
-
-
-def _each(
-    work: Callable[..., R], arguments: Sequence[tuple[Any, ...]], backend: str, jobs: int, name: str, hide: bool | None
-) -> list[R]:
-    """Call ``work`` with each tuple of arguments, in parallel; results are in order."""
-    count = min(len(arguments), joblib.cpu_count() if jobs < 1 else jobs)
-    if count == 0:
-        return []
-    parallel = joblib.Parallel(n_jobs=count, backend=backend, return_as="generator")
-    try:
-        results = parallel(joblib.delayed(work)(*one) for one in arguments)
-        return list(tqdm(results, desc=name, total=len(arguments), unit="scan", disable=hide, leave=False))
-    except TerminatedWorkerError as error:
-        raise InputError(
-            f"A process was ended from outside while {name} scans with {count} jobs, most often because the memory was "
-            "full. Run the same command again with fewer --jobs: what is done is kept."
-        ) from error
 
 
 def _row(scan: Scan, identity: Identity, meta: dict[str, Any] | None) -> dict[str, Any]:
