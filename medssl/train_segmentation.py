@@ -40,7 +40,8 @@ class Recipe:
         structure_share: Share of the crops that are taken around a structure drawn at random; the rest is anywhere.
         learning_rate: Its largest value.
         epoch_steps: Steps between validations, after each of which boosting sets its weights.
-        frequency_cap: Cap of the class weights median frequency / frequency.
+        frequency_cap: Cap of the class weights' ratio median frequency / frequency.
+        frequency_power: Power of that ratio; the paper's is 1.
         edge_factor: Weight of the edges, in largest class weights.
         augment: How the crops vary.
         patience: Epochs without a better validation Dice before training stops; None never stops early.
@@ -51,9 +52,10 @@ class Recipe:
     patch_size: tuple[int, ...] = (96, 96, 96)
     batch_size: int = 1
     structure_share: float = 0.67
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
     epoch_steps: int = 100
     frequency_cap: float = 10.0
+    frequency_power: float = 0.5
     edge_factor: float = 2.0
     augment: Augmentation = field(default_factory=Augmentation)
     patience: int | None = None
@@ -155,6 +157,7 @@ def segmentation_method(
         label_set.mirrored if train.spatial_dims == 3 else None,  # a 2D image does not say where left is
         boosting=boosting,
         frequency_cap=recipe.frequency_cap,
+        frequency_power=recipe.frequency_power,
         edge_factor=recipe.edge_factor,
         augment=recipe.augment,
     )

@@ -9,6 +9,7 @@ on one device with the same bits.
 import hashlib
 import logging
 import math
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
@@ -124,7 +126,11 @@ def fit(
         loader = DataLoader(
             samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
         )
-        trainer.fit(loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        try:
+            trainer.fit(loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        except SIGTERMException:
+            # Lightning would exit with 0, as if the training had ended; the checkpoint of the last epoch is whole.
+            sys.exit(128 + signal.SIGTERM)
     return loop.history
 
 

@@ -73,6 +73,17 @@ def test_a_training_killed_twice_ends_with_the_bits_of_one_never_killed(
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
+def test_a_terminated_training_does_not_pass_for_an_ended_one(prepared_cohort: Path, tmp_path: Path) -> None:
+    process = start(prepared_cohort, tmp_path, steps=10_000)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch 10"):
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert (tmp_path / "last.ckpt").exists()
+
+
 def small(data: PreparedDataset, **arguments: object) -> Segmentation:
     torch.manual_seed(0)
     network = build_network("unet", 1, 4, 3, channels=(4, 8), refine_channels=4)

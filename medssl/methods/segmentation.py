@@ -53,6 +53,8 @@ class Segmentation(Method):
         mirrored: The class that each class becomes in a left-right mirror image; None leaves mirroring off.
         boosting: Sets the class weights from the validation accuracies; None leaves them.
         frequency_cap: Cap of the ratio median frequency / frequency (secondary sources name 5 and 10).
+        frequency_power: Power of the ratio; the paper's 1. Below it, large structures and the background keep more
+            say: at 1 they cost so little that short trainings sprinkle small structures over them.
         edge_factor: The edges' weight w0 is this times the largest ratio; the paper's 2.
         augment: Applied to each training batch.
     """
@@ -69,6 +71,7 @@ class Segmentation(Method):
         mirrored: Sequence[int] | None = None,
         boosting: Boosting | None = None,
         frequency_cap: float = 10.0,
+        frequency_power: float = 1.0,
         edge_factor: float = 2.0,
         augment: Augmentation = Augmentation(),
     ) -> None:
@@ -77,7 +80,7 @@ class Segmentation(Method):
         self.encoder = network.encoder
         self.structures = tuple(structures)
         self.boosting, self.augment = boosting, augment
-        weight = median_frequency_weights(torch.as_tensor(voxels), frequency_cap)
+        weight = median_frequency_weights(torch.as_tensor(voxels), frequency_cap, frequency_power)
         if len(weight) != len(structures) + 1:
             raise InputError(
                 f"{len(structures)} structures and the background need {len(structures) + 1} voxel counts, "
@@ -134,17 +137,18 @@ def boosting_weights(accuracy: Tensor, q: float = 0.05) -> Tensor:
     return weight
 
 
-def median_frequency_weights(voxels: Tensor, cap: float = 10.0) -> Tensor:
-    """Weigh each class by ``median(f) / f_c``, at most ``cap`` (section 2.2); a class without voxels has weight 1.
+def median_frequency_weights(voxels: Tensor, cap: float = 10.0, power: float = 1.0) -> Tensor:
+    """Weigh each class by ``(median(f) / f_c) ** power``, the ratio at most ``cap`` (section 2.2); an empty class by 1.
 
     Args:
         voxels: (classes,), counts over the training labels.
         cap: Bound of the ratio; a structure of a few voxels would otherwise outweigh all others.
+        power: Of the ratio, after its cap.
     """
     f = voxels.double() / voxels.sum()
     present = f > 0
     weight = torch.ones_like(f)
-    weight[present] = (f[present].quantile(0.5) / f[present]).clamp(max=cap)
+    weight[present] = (f[present].quantile(0.5) / f[present]).clamp(max=cap).pow(power)
     return weight.float()
 
 

@@ -64,6 +64,11 @@ def test_the_ratio_is_capped_and_a_class_without_voxels_weighs_one() -> None:
     torch.testing.assert_close(weights, torch.tensor([0.1, 1.0, 5.0, 1.0]))
 
 
+def test_a_power_below_one_brings_the_weights_together() -> None:
+    weights = median_frequency_weights(torch.tensor([1000, 100, 10]), cap=100, power=0.5)
+    torch.testing.assert_close(weights, torch.tensor([0.1, 1.0, 10.0]).sqrt())
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_edges_lie_on_both_sides_of_a_boundary_along_every_spatial_axis(axis: int) -> None:
     label = torch.zeros(1, 6, 6, 6, dtype=torch.uint8)
