@@ -42,7 +42,7 @@ class Recipe:
         epoch_steps: Steps between validations, after each of which boosting sets its weights.
         frequency_cap: Cap of the class weights' ratio median frequency / frequency.
         frequency_power: Power of that ratio; the paper's is 1.
-        edge_factor: Weight of the edges, in largest class weights.
+        edge_factor: Weight of the edges, in largest class weights; the paper's is 2.
         augment: How the crops vary.
         patience: Epochs without a better validation Dice before training stops; None never stops early.
         precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
@@ -56,7 +56,7 @@ class Recipe:
     epoch_steps: int = 100
     frequency_cap: float = 10.0
     frequency_power: float = 0.5
-    edge_factor: float = 2.0
+    edge_factor: float = 0.3
     augment: Augmentation = field(default_factory=Augmentation)
     patience: int | None = None
     precision: Precision = "auto"
