@@ -56,7 +56,7 @@ class Recipe:
     epoch_steps: int = 100
     frequency_cap: float = 10.0
     frequency_power: float = 0.5
-    edge_factor: float = 0.3
+    edge_factor: float = 0.0
     augment: Augmentation = field(default_factory=Augmentation)
     patience: int | None = None
     precision: Precision = "auto"
