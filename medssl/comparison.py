@@ -2,9 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import copy
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from medssl.data.catalog import Scan
 from medssl.data.formats import stem_of
@@ -20,7 +25,7 @@ from medssl.model import load_model
 from medssl.report.charts import arms_picture, dice_boxplot
 from medssl.report.page import Section, html_report
 from medssl.report.scans import qc_picture
-from medssl.tracking import RunLike, find_run, load_table
+from medssl.tracking import RunLike, find_run, hashed, load_table
 from medssl.training import use_bf16
 
 SCORES_TABLE = "scores"
@@ -28,7 +33,7 @@ SCORES_TABLE = "scores"
 
 
 def log_scores(table: pd.DataFrame, run: RunLike, step: int = 0) -> None:
-    """Record a long table of scores, and its means as ``dice/mean``, ``dice/<structure>``, ``hd95/mean``, ..."""
+    """Record a long table of scores with names hashed, and its means as ``dice/mean``, ``dice/<structure>``, ..."""
     metrics: dict[str, float] = {}
     for row in summary(table).to_dict("records"):
         name = "mean" if row["structure"] == OVERALL else row["structure"]
@@ -37,7 +42,7 @@ def log_scores(table: pd.DataFrame, run: RunLike, step: int = 0) -> None:
         if name == "mean":
             metrics |= {"assd/mean": row["assd_mm_mean"], "surface_dice/mean": row["surface_dice_mean"]}
     run.log_metrics({name: value for name, value in metrics.items() if value == value}, step)
-    run.log_table(table, SCORES_TABLE)
+    run.log_table(_hashed(table, "subject", "scan"), SCORES_TABLE)
 
 
 def load_scores(runs: Sequence[str], uri: str) -> dict[str, pd.DataFrame]:
@@ -72,7 +77,7 @@ def predict_and_score(model: Path, scans: Sequence[Scan], reading: Protocol, out
         out,
         precision=torch.bfloat16 if use_bf16("auto") else torch.float32,
         resume=True,
-        draw=qc_picture,
+        draw=_draw_anonymous,
     )
     pairs = [
         Pair(scan.name, scan.subject, out / f"{stem_of(scan.image)}_dseg.nii.gz", scan.label)
@@ -86,9 +91,11 @@ def predict_and_score(model: Path, scans: Sequence[Scan], reading: Protocol, out
         raise InputError(f"{model}: not all test scans could be scored:\n{reasons}")
     evaluation.write(out)
     log_scores(evaluation.scores, run)
-    run.log_table(predicted.volumes, "volumes")
-    for picture in sorted(out.glob("*.png")):
-        run.log_file(picture, "pictures/test")
+    run.log_table(_hashed(predicted.volumes, "scan"), "volumes")
+    with TemporaryDirectory() as folder:
+        for picture in out.glob("*_qc.png"):
+            copy(picture, Path(folder) / f"{hashed(picture.name.removesuffix('_qc.png'))}.png")
+        run.log_folder(Path(folder), "pictures/test")
     return evaluation.scores
 
 
@@ -138,6 +145,24 @@ def compare_arms(
         run.log_file(picture, "pictures")
     run.log_file(out / "report.html")
     return found
+
+
+def _hashed(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Put hashes in the place of names: what is tracked may be seen by others than the scans may."""
+    return table.assign(**{column: table[column].map(hashed) for column in columns})
+
+
+def _draw_anonymous(
+    image: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    label_set: LabelSet,
+    path: Path,
+    title: str = "",
+    *,
+    spacing_mm: Sequence[float],
+) -> None:
+    """Draw the picture to check under a hash of the scan's name, as it is in the tracked tables."""
+    qc_picture(image, labels, label_set, path, hashed(title), spacing_mm=spacing_mm)
 
 
 def structures_of(tables: Mapping[str, pd.DataFrame]) -> LabelSet:
