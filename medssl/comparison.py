@@ -6,10 +6,8 @@ from shutil import copy
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from medssl.data.catalog import Scan
 from medssl.data.formats import stem_of
@@ -152,17 +150,9 @@ def _hashed(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.assign(**{column: table[column].map(hashed) for column in columns})
 
 
-def _draw_anonymous(
-    image: NDArray[Any],
-    labels: NDArray[np.integer[Any]],
-    label_set: LabelSet,
-    path: Path,
-    title: str = "",
-    *,
-    spacing_mm: Sequence[float],
-) -> None:
+def _draw_anonymous(image: Any, labels: Any, label_set: LabelSet, path: Path, title: str = "", **more: Any) -> None:
     """Draw the picture to check under a hash of the scan's name, as it is in the tracked tables."""
-    qc_picture(image, labels, label_set, path, hashed(title), spacing_mm=spacing_mm)
+    qc_picture(image, labels, label_set, path, hashed(title), **more)
 
 
 def structures_of(tables: Mapping[str, pd.DataFrame]) -> LabelSet:

@@ -32,7 +32,7 @@ def stage(folder: Path, inputs: Any, work: Callable[[Path], None]) -> Path:
     key = value_hash(inputs)
     before = read_json(note) if note.exists() else None
     if before == {"inputs": key, "done": True}:
-        logger.info("%s: done before with the same inputs.", folder.name)
+        logger.info("%s: done before with the same inputs.", folder)
         return folder
     if before is None and folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: holds files that no pipeline made. Choose another --out, or move them away.")
