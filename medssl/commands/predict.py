@@ -58,8 +58,8 @@ def predict(
         draw=qc_picture if pictures else None,
     )
     print(f"{result.volumes['scan'].nunique()} scans segmented: {out}")
-    for row in result.volumes[result.volumes["truncated"]].itertuples():
-        print(f"  {row.scan}: {row.structure} touches the border of the field of view; its volume is truncated.")
+    for scan, rows in result.volumes[result.volumes["truncated"]].groupby("scan", sort=False):
+        print(f"  {scan}: truncated by the border of the field of view: {', '.join(rows['structure'])}.")
     if len(result.refused):
         reasons = "\n".join(f"  {row.reason}" for row in result.refused.itertuples())
         raise InputError(f"{len(result.refused)} of the inputs could not be segmented:\n{reasons}")

@@ -112,7 +112,8 @@ def _found(source: Path, images: str | None, labels: str | None, freesurfer_labe
         return scans
     found = [from_patterns(source, *patterns) for patterns in PATTERNS]
     labelled = [scans for scans in found if any(scan.label for scan in scans)]
-    for scans in (*labelled, *found, _images_alone(source), from_dicom(source)):
+    # Without labels nothing tells which pattern is meant: the one that leaves the fewest images out.
+    for scans in (*labelled, max([*found, _images_alone(source)], key=len), from_dicom(source)):
         if scans:
             return scans
     raise InputError(f"{source}: holds no scans. Known are:\n{LAYOUTS}")

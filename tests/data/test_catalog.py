@@ -179,3 +179,9 @@ def test_real_layouts_are_recognised(real_data):
     freesurfer = catalog(real_data / "freesurfer")
     assert [s.subject for s in freesurfer if s.label is None] == ["sub-05"]
     assert len(catalog(real_data / "dicom")) == 13
+
+
+def test_a_folder_without_labels_is_read_whole_whatever_its_names(tmp_path):
+    for name in ("a.nii.gz", "b_T1w.nii.gz", "c_FLAIR.nii.gz"):
+        (tmp_path / name).touch()
+    assert [scan.image.name for scan in catalog(tmp_path)] == ["a.nii.gz", "b_T1w.nii.gz", "c_FLAIR.nii.gz"]
