@@ -117,7 +117,7 @@ def affine_grid(
     used = chance(probability, draw, like).view(-1, 1)
     angles = uniform(-1, 1, (3 if dims == 3 else 1,), draw, like) * used * torch.pi * rotation_degrees / 180
     scale = torch.exp(uniform(-1, 1, (dims,), draw, like) * used * torch.log1p(torch.tensor(scaling)))
-    matrix = torch.diag_embed(scale) @ _rotation(angles)  # (B, dims, dims) in voxels
+    matrix = torch.diag_embed(scale) @ rotation(angles)  # (B, dims, dims) in voxels
     half = torch.tensor(list(reversed(size)), device=like.device, dtype=torch.float32) / 2
     matrix = matrix * half.view(1, 1, -1) / half.view(1, -1, 1)  # to normalised coordinates
     theta = torch.cat([matrix, torch.zeros_like(matrix[..., :1])], dim=-1)
@@ -183,7 +183,7 @@ def _per_sample(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def _rotation(angles: Tensor) -> Tensor:
+def rotation(angles: Tensor) -> Tensor:
     """Turn (B, 1) or (B, 3) angles into rotations (B, 2, 2) or (B, 3, 3), about x, then y, then z."""
     cos, sin = angles.cos(), angles.sin()
     if angles.shape[1] == 1:

@@ -1,7 +1,7 @@
 """The one abstraction: a method turns a batch into a loss, and knows nothing of devices, precision or loggers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import Generator, Tensor, nn
 
@@ -41,12 +41,34 @@ class Method(nn.Module, ABC):
         return
 
     def start_epoch(self, batches: Iterable[Batch]) -> None:
-        """React to the start of an epoch (cluster assignments)."""
+        """React to the start of an epoch (cluster assignments).
+
+        Args:
+            batches: This process's batches of the coming epoch, as they will be trained on, on the method's device;
+                nothing is read before they are iterated over.
+        """
         return
 
     def after_validation(self, scores: Mapping[str, float]) -> None:
         """React to validation scores (the class weights of error-corrective boosting)."""
         return
+
+    def check(self, images: int, channels: int, patch_size: Sequence[int]) -> None:
+        """Refuse data that the task cannot be learnt from, before anything is read.
+
+        Args:
+            images: How many images there are.
+            channels: Of each image.
+            patch_size: Of the crops that ``loss`` will get, voxels.
+
+        Raises:
+            InputError: The data do not fit the task; the message says why, and what would.
+        """
+        return
+
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Give pictures of the task for a person to look at, by name: (B, C, *spatial) each (input, target, ...)."""
+        return {"image": batch["image"]}
 
     def state_scores(self) -> dict[str, float]:
         """Say what of the method's own state is logged after each validation (class weights, a queue's age)."""

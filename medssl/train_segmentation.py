@@ -24,6 +24,7 @@ from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.metrics import confusion, dice_from_confusion, recall_from_confusion
 from medssl.model import Model, load_weights, save_model
 from medssl.networks import build_network
+from medssl.optimizers import OptimizerName, build_optimizer
 from medssl.sliding_window import predict_windows
 from medssl.training import Precision, fit, use_bf16
 
@@ -38,6 +39,7 @@ class Recipe:
         patch_size: Of the crops, voxels.
         batch_size: Crops per step.
         structure_share: Share of the crops that are taken around a structure drawn at random; the rest is anywhere.
+        optimizer: "muon" or "adamw", see ``medssl.optimizers``.
         learning_rate: Its largest value.
         epoch_steps: Steps between validations, after each of which boosting sets its weights.
         frequency_cap: Cap of the class weights' ratio median frequency / frequency.
@@ -52,7 +54,8 @@ class Recipe:
     patch_size: tuple[int, ...] = (96, 96, 96)
     batch_size: int = 1
     structure_share: float = 0.67
-    learning_rate: float = 1e-2
+    optimizer: OptimizerName = "muon"
+    learning_rate: float = 0.05
     epoch_steps: int = 100
     frequency_cap: float = 10.0
     frequency_power: float = 0.5
@@ -121,6 +124,7 @@ def train_segmentation(
         steps,
         batch_size=recipe.batch_size,
         epoch_steps=recipe.epoch_steps,
+        optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
         patience=recipe.patience,
         validate=scores,
@@ -186,7 +190,7 @@ def seconds_per_step(
     keep_freed_memory()
     method = segmentation_method(train, network, network_arguments, recipe)
     samples = CropDataset(train, recipe.patch_size, method.pretext, recipe.structure_share)
-    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-4)
+    optimizer = build_optimizer(recipe.optimizer, method.parameters(), 1e-4, 0.0)
     dtype = _dtype(recipe.precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method.to(device)

@@ -24,7 +24,6 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -33,6 +32,7 @@ from medssl.errors import InputError
 from medssl.files import value_hash, write_aside
 from medssl.memory import keep_freed_memory
 from medssl.method import Method
+from medssl.optimizers import OptimizerName, build_optimizer
 from medssl.sample import Batch
 
 Scores = Mapping[str, float]
@@ -51,6 +51,7 @@ def fit(
     *,
     batch_size: int = 1,
     epoch_steps: int = 50,
+    optimizer: OptimizerName = "adamw",
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     warmup: float = 0.1,
@@ -77,8 +78,9 @@ def fit(
         steps: Optimiser steps in all.
         batch_size: Samples per step and device.
         epoch_steps: Optimiser steps from one validation and checkpoint to the next.
-        learning_rate: Its largest value; AdamW.
-        weight_decay: Of AdamW, on weights, not on biases and normalisation.
+        optimizer: "adamw", or "muon" for convolutional networks, see ``medssl.optimizers``.
+        learning_rate: Its largest value.
+        weight_decay: On weights, not on biases and normalisation.
         warmup: Share of the steps.
         gradient_clip: Largest norm of the gradient.
         accumulate: Batches per optimiser step.
@@ -100,7 +102,17 @@ def fit(
     if steps < 1 or epoch_steps < 1:
         raise InputError(f"steps={steps} and epoch_steps={epoch_steps} must be at least 1.")
     epoch_steps = min(epoch_steps, steps)
-    settings = [steps, batch_size, epoch_steps, learning_rate, weight_decay, warmup, gradient_clip, accumulate]
+    settings = [
+        steps,
+        batch_size,
+        epoch_steps,
+        optimizer,
+        learning_rate,
+        weight_decay,
+        warmup,
+        gradient_clip,
+        accumulate,
+    ]
     drawn = [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint]
     identity = value_hash([settings, patience, monitor, validate_first, drawn, _identity(method)])
     checkpoint = out / "last.ckpt"
@@ -122,7 +134,7 @@ def fit(
         # Lightning counts epochs only: told a number of steps as well, it would enter the epoch of a checkpoint again.
         per_step = accumulate * batch_size * trainer.world_size
         sampler = EpochSampler(epoch_steps, steps, per_step, trainer.global_rank, trainer.world_size)
-        loop = _Loop(method, sampler, steps, learning_rate, weight_decay, warmup, identity, log)
+        loop = _Loop(method, sampler, steps, (optimizer, learning_rate, weight_decay), warmup, identity, log)
         loader = DataLoader(
             samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
         )
@@ -182,15 +194,14 @@ class _Loop(pl.LightningModule):
         method: Method,
         sampler: EpochSampler,
         steps: int,
-        learning_rate: float,
-        weight_decay: float,
+        optimizer: tuple[OptimizerName, float, float],
         warmup: float,
         identity: str,
         log: Callable[[Scores, int], None] | None,
     ) -> None:
         super().__init__()
         self.method, self.sampler = method, sampler
-        self.steps, self.learning_rate, self.weight_decay, self.warmup = steps, learning_rate, weight_decay, warmup
+        self.steps, self.optimizer_settings, self.warmup = steps, optimizer, warmup
         self.identity, self.log_scores = identity, log
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
@@ -215,19 +226,22 @@ class _Loop(pl.LightningModule):
         return ", ".join(samples.data.scans[int(index)] for index in batch["index"])
 
     def on_train_epoch_start(self) -> None:
-        self.method.start_epoch(self.trainer.train_dataloader or [])
+        with self.trainer.precision_plugin.forward_context():
+            self.method.start_epoch(self._batches_of_epoch())
         self.sums, self.batches = {}, 0
+
+    def _batches_of_epoch(self) -> Iterator[Batch]:
+        """Read the epoch's batches, for methods that look at them before they train on them."""
+        loader: Any = self.trainer.train_dataloader
+        for batch in DataLoader(loader.dataset, loader.batch_size, sampler=self.sampler, num_workers=loader.num_workers):
+            yield {name: value.to(self.device) for name, value in batch.items()}
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.method.after_step()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for parameter in self.method.parameters():
-            if parameter.requires_grad:
-                groups[parameter.ndim > 1].append(parameter)
-        parts: list[dict[str, Any]] = [{"params": groups[True]}, {"params": groups[False], "weight_decay": 0.0}]
-        optimizer = AdamW(parts, lr=self.learning_rate, weight_decay=self.weight_decay)
+        name, learning_rate, weight_decay = self.optimizer_settings
+        optimizer = build_optimizer(name, self.method.parameters(), learning_rate, weight_decay)
         schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, self.steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

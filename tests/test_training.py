@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from medssl.augment import Augmentation
 from medssl.data.crops import CropDataset, EpochSampler
@@ -17,6 +19,7 @@ from medssl.data.prepared import PreparedDataset
 from medssl.errors import InputError
 from medssl.methods.segmentation import Segmentation
 from medssl.networks import build_network
+from medssl.sample import Batch
 from medssl.training import NonFiniteLossError, fit, warm_cosine
 
 TRAIN = """
@@ -141,6 +144,28 @@ def test_training_stops_early_when_the_monitored_score_does_not_improve(prepared
         accelerator="cpu",
     )
     assert len(history) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_method_sees_the_batches_of_an_epoch_before_it_is_trained_on_them(
+    prepared_cohort: Path, tmp_path: Path, workers: int
+) -> None:
+    seen: list[list[int]] = []
+    trained: list[int] = []
+
+    class Looking(Segmentation):
+        def start_epoch(self, batches: Iterable[Batch]) -> None:
+            seen.append([number for batch in batches for number in batch["number"].tolist()])
+
+        def loss(self, batch: Batch) -> dict[str, Tensor]:
+            trained.extend(batch["number"].tolist())
+            return super().loss(batch)
+
+    data = PreparedDataset(prepared_cohort)
+    assert data.label_set is not None
+    method = Looking(small(data).network, data.label_set.names, [9, 3, 3, 1])
+    fit(method, crops(data, method), tmp_path, 5, epoch_steps=3, batch_size=2, workers=workers, accelerator="cpu")
+    assert seen == [list(range(6)), list(range(6, 10))] and trained == list(range(10))
 
 
 def test_it_learns(prepared_cohort: Path, tmp_path: Path) -> None:

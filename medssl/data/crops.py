@@ -45,7 +45,7 @@ class CropDataset(Dataset[Sample]):
         self.structure_share, self.seed = structure_share, seed
 
     def __getitem__(self, number: int) -> Sample:
-        """Read sample ``number``: ``image`` (C, *patch), ``label`` (*patch) where there is one, ``seed``, ``index``."""
+        """Read sample ``number``; ``image`` is (C, *patch), ``label``, where there is one, (*patch)."""
         sample_seed = seed_of(self.seed, number)
         generator = Generator().manual_seed(sample_seed)
         round_, place = divmod(number, len(self.data))
@@ -57,6 +57,7 @@ class CropDataset(Dataset[Sample]):
             "image": torch.from_numpy(np.ascontiguousarray(image)),
             "seed": torch.tensor(seed_of(sample_seed, 1)),  # what the method draws is not what placed the crop
             "index": torch.tensor(scan),
+            "number": torch.tensor(number),
         }
         if self.data.label_set is not None:
             sample["label"] = torch.from_numpy(

@@ -1,0 +1,145 @@
+"""Muon: each step turns a kernel by the orthogonal matrix nearest to its momentum.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/;
+convolution kernels (out, in, *kernel) are matrices (out, in * kernel) there as here. Norms, biases and layers that see
+one voxel at a time (embeddings, classifiers) are trained by AdamW, as there.
+
+On brain scans it takes a fifth of AdamW's steps to the same Dice, at 3 % more time a step (docs/results.md).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.adamw import adamw
+
+OptimizerName = Literal["adamw", "muon"]
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic that brings singular values near 1 fastest (Jordan et al., "Tuning the coefficients")."""
+
+_LEAST_SIDE = 12  # kernels with fewer channels on a side are no hidden layers: they read images or write maps
+
+
+def build_optimizer(
+    name: OptimizerName, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+) -> Optimizer:
+    """Build an optimizer by name for those parameters that are trained; biases and normalisation do not decay."""
+    trained = [p for p in parameters if p.requires_grad]
+    if name == "muon":
+        return Muon(trained, learning_rate, weight_decay=weight_decay)
+    vectors, matrices = ([p for p in trained if (p.ndim > 1) == wide] for wide in (False, True))
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return AdamW(groups, learning_rate, weight_decay=weight_decay)
+
+
+class Muon(Optimizer):
+    """Muon for hidden convolutions, AdamW for all other parameters.
+
+    Args:
+        parameters: Of the network.
+        learning_rate: Of Muon; the largest step of a kernel along any direction, so it needs no tuning to the width.
+        adamw_ratio: AdamW's learning rate, in Muon's.
+        weight_decay: On kernels and matrices, not on biases and normalisation.
+        momentum: Of Muon, Nesterov's.
+        betas: Of AdamW.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float = 0.05,
+        adamw_ratio: float = 0.2,
+        weight_decay: float = 1e-2,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        parameters = list(parameters)
+        kernels = [p for p in parameters if is_hidden_kernel(p)]
+        matrices = [p for p in parameters if p.ndim > 1 and not is_hidden_kernel(p)]
+        vectors = [p for p in parameters if p.ndim <= 1]
+        adamw_rate = adamw_ratio * learning_rate
+        groups: list[dict[str, Any]] = [
+            {"params": kernels, "lr": learning_rate, "muon": True},
+            {"params": matrices, "lr": adamw_rate, "muon": False},
+            {"params": vectors, "lr": adamw_rate, "muon": False, "weight_decay": 0.0},
+        ]
+        defaults = {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
+        super().__init__([group for group in groups if group["params"]], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's
+        """Update all parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            trained = [p for p in group["params"] if p.grad is not None]
+            if group["muon"]:
+                for kernel in trained:
+                    self._turn(kernel, group)
+            elif trained:
+                self._adamw(trained, group)
+        return loss
+
+    def _turn(self, kernel: Tensor, group: dict[str, Any]) -> None:
+        state, gradient = self.state[kernel], kernel.grad
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+        m = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = gradient.lerp(m, group["momentum"]).flatten(1)  # Nesterov's; (out, in * kernel)
+        rows, columns = update.shape
+        kernel.mul_(1 - group["lr"] * group["weight_decay"])
+        scale = max(1.0, rows / columns) ** 0.5
+        kernel.add_(orthogonalised(update).view_as(kernel), alpha=-group["lr"] * scale)
+
+    def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[p] for p in parameters]
+        for p, state in zip(parameters, states, strict=True):
+            if not state:
+                state |= {"step": torch.tensor(0.0), "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [p.grad for p in parameters if p.grad is not None],
+            [state["mean"] for state in states],
+            [state["square"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def is_hidden_kernel(parameter: Tensor) -> bool:
+    """Say whether a parameter is a kernel (out, in, *kernel) of a hidden layer that sees more than one voxel."""
+    if parameter.ndim < 3:
+        return False
+    return min(parameter.shape[:2]) >= _LEAST_SIDE and parameter[0, 0].numel() > 1
+
+
+def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Bring all singular values of a matrix near 1 (0.7 to 1.2) by Newton-Schulz iterations; singular vectors stay.
+
+    Args:
+        matrix: (rows, columns); computed in bf16, returned in its own dtype.
+        steps: Of the iteration; five are enough for values down to 1/1000 of the largest.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    X = (matrix.T if tall else matrix).bfloat16()
+    X = X / (X.norm() + 1e-7)
+    for _ in range(steps):
+        A = X @ X.T
+        X = a * X + (b * A + c * A @ A) @ X
+    nearest: Tensor = (X.T if tall else X).to(matrix.dtype)
+    return nearest
