@@ -232,8 +232,8 @@ class _Loop(pl.LightningModule):
 
     def _batches_of_epoch(self) -> Iterator[Batch]:
         """Read the epoch's batches, for methods that look at them before they train on them."""
-        loader: Any = self.trainer.train_dataloader
-        for batch in DataLoader(loader.dataset, loader.batch_size, sampler=self.sampler, num_workers=loader.num_workers):
+        known: Any = self.trainer.train_dataloader
+        for batch in DataLoader(known.dataset, known.batch_size, sampler=self.sampler, num_workers=known.num_workers):
             yield {name: value.to(self.device) for name, value in batch.items()}
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -1,32 +1,53 @@
-"""What every network promises; new ones are found by themselves."""
+"""What every network, and every encoder, promises; new ones are found by themselves."""
+
+import inspect
+from typing import Any
 
 import pytest
 import torch
 
 from medssl.errors import InputError
-from medssl.networks import NETWORKS, build_network
+from medssl.networks import ENCODERS, NETWORKS, build_encoder, build_network
+from medssl.networks.encoder import Encoder
 from medssl.networks.segmentation import SegmentationNetwork
 
-SMALL = {
-    "unet": {"channels": (4, 6, 8)},
+SMALL_ENCODER: dict[str, dict[str, Any]] = {
+    "fcn": {"channels": (2, 3, 4, 5)},
+    "resnet18": {"width": 2},
+    "resnet50": {"width": 2},
+    "resunet": {"channels": (4, 6, 8), "blocks": (1, 2, 1)},
     "sdnet": {"channels": (4, 4, 4)},
-    "fcn": {"channels": (2, 3, 4, 5), "finest": 2},
+    "swin": {"width": 4, "depths": (2, 2), "heads": (1, 2), "window": 3},
+    "unet": {"channels": (4, 6, 8)},
+    "vit": {"patch": 8, "width": 12, "depth": 2, "heads": 2},
+}
+SMALL_DECODER: dict[str, dict[str, Any]] = {
+    "fcn": {"finest": 2},
+    "resnet18": {"refine_channels": 4},
+    "resnet50": {"refine_channels": 4},
 }
 
 
 def small(name: str, dims: int, in_channels: int = 2, classes: int = 3) -> SegmentationNetwork:
     torch.manual_seed(0)
-    return build_network(name, in_channels, classes, dims, **SMALL.get(name, {}))
+    arguments = SMALL_ENCODER.get(name, {}) | SMALL_DECODER.get(name, {})
+    return build_network(name, in_channels, classes, dims, **arguments)
+
+
+def small_encoder(name: str, dims: int, in_channels: int = 2) -> Encoder:
+    torch.manual_seed(0)
+    return build_encoder(name, in_channels, dims, **SMALL_ENCODER.get(name, {}))
 
 
 every_network = pytest.mark.parametrize("name", sorted(NETWORKS))
+every_encoder = pytest.mark.parametrize("name", sorted(ENCODERS))
 both_dims = pytest.mark.parametrize("dims", [2, 3])
 
 
-@every_network
+@every_encoder
 @both_dims
 def test_the_encoder_returns_what_its_contract_says(name: str, dims: int) -> None:
-    encoder = small(name, dims).encoder
+    encoder = small_encoder(name, dims)
     assert encoder.spatial_dims == dims and encoder.in_channels == 2
     side = 2 * max(encoder.strides)
     features = encoder(torch.rand(2, 2, *[side] * dims))
@@ -36,12 +57,33 @@ def test_the_encoder_returns_what_its_contract_says(name: str, dims: int) -> Non
     assert list(encoder.strides) == sorted(encoder.strides)
 
 
+def test_every_encoder_has_a_segmentation_network_of_its_name() -> None:
+    assert ENCODERS.keys() == NETWORKS.keys()
+
+
+@every_encoder
+def test_an_encoder_has_the_arguments_and_defaults_of_its_network(name: str) -> None:
+    alone, within = (inspect.signature(builders[name]).parameters for builders in (ENCODERS, NETWORKS))
+    own = [argument for argument in alone if argument not in ("in_channels", "spatial_dims")]
+    assert {argument: alone[argument].default for argument in own} == {
+        argument: within[argument].default for argument in own
+    }
+
+
+@every_encoder
+@both_dims
+def test_a_pretrained_encoder_fits_into_its_network(name: str, dims: int) -> None:
+    encoder, network = small_encoder(name, dims), small(name, dims)
+    assert encoder.channels == network.encoder.channels and encoder.strides == network.encoder.strides
+    network.encoder.load_state_dict(encoder.state_dict(), strict=True)
+
+
 @every_network
 @both_dims
 def test_logits_have_one_channel_per_class_and_the_gradient_reaches_every_parameter(name: str, dims: int) -> None:
     network = small(name, dims)
     side = 2 * max(network.encoder.strides)
-    image = torch.rand(2, 2, side, *[2 * side] * (dims - 1))
+    image = torch.rand(2, 2, *[side] * (dims - 1), 2 * side)
     logits = network(image)
     assert logits.shape == (2, 3, *image.shape[2:])
     (logits * torch.rand_like(logits)).sum().backward()
@@ -73,10 +115,17 @@ def test_an_image_of_other_channels_or_dimensions_is_refused(name: str) -> None:
 
 
 def test_an_unknown_network_lists_the_right_names() -> None:
-    with pytest.raises(InputError, match=r"no network 'resnet'.*fcn, sdnet, unet"):
+    with pytest.raises(InputError, match=r"no network 'resnet'\. Networks: fcn, .*, unet, vit\."):
         build_network("resnet", 1, 2, 3)
 
 
+def test_an_unknown_encoder_lists_the_right_names() -> None:
+    with pytest.raises(InputError, match=r"no encoder 'resnet'\. Encoders: fcn, .*, unet, vit\."):
+        build_encoder("resnet", 1, 3)
+
+
 def test_an_unknown_argument_is_named() -> None:
-    with pytest.raises(InputError, match="depth"):
+    with pytest.raises(InputError, match=r"network 'unet'.*depth"):
         build_network("unet", 1, 2, 3, depth=3)
+    with pytest.raises(InputError, match=r"encoder 'unet'.*depth"):
+        build_encoder("unet", 1, 3, depth=3)

@@ -1,15 +1,43 @@
-"""Networks by name, each built from ``(in_channels, classes, spatial_dims, **its own arguments)``."""
+"""Networks, and their encoders, by name, each built from its sizes and its own arguments."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from medssl.errors import InputError
-from medssl.networks.fcn import fcn
-from medssl.networks.sdnet import sdnet
+from medssl.networks.encoder import Encoder
+from medssl.networks.fcn import FCNEncoder, fcn
+from medssl.networks.resnet import resnet18, resnet18_encoder, resnet50, resnet50_encoder
+from medssl.networks.resunet import ResUNetEncoder, resunet
+from medssl.networks.sdnet import SDNetEncoder, sdnet
 from medssl.networks.segmentation import SegmentationNetwork
-from medssl.networks.unet import unet
+from medssl.networks.swin import SwinEncoder, swin
+from medssl.networks.unet import UNetEncoder, unet
+from medssl.networks.vit import ViTEncoder, vit
 
-NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {"unet": unet, "sdnet": sdnet, "fcn": fcn}
+NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
+    "fcn": fcn,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "resunet": resunet,
+    "sdnet": sdnet,
+    "swin": swin,
+    "unet": unet,
+    "vit": vit,
+}
+
+# Under the name of the network that has it, with the same defaults.
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "fcn": FCNEncoder,
+    "resnet18": resnet18_encoder,
+    "resnet50": resnet50_encoder,
+    "resunet": ResUNetEncoder,
+    "sdnet": SDNetEncoder,
+    "swin": SwinEncoder,
+    "unet": UNetEncoder,
+    "vit": ViTEncoder,
+}
+
+Built = TypeVar("Built")
 
 
 def build_network(
@@ -20,9 +48,25 @@ def build_network(
     Raises:
         InputError: There is no network of that name, or it does not take one of the arguments.
     """
-    if name not in NETWORKS:
-        raise InputError(f"There is no network '{name}'. Networks: {', '.join(sorted(NETWORKS))}.")
+    sizes = {"in_channels": in_channels, "classes": classes, "spatial_dims": spatial_dims}
+    return _build("network", NETWORKS, name, sizes, arguments)
+
+
+def build_encoder(name: str, in_channels: int, spatial_dims: int, **arguments: Any) -> Encoder:
+    """Build an encoder by name, to pretrain it.
+
+    Raises:
+        InputError: There is no encoder of that name, or it does not take one of the arguments.
+    """
+    return _build("encoder", ENCODERS, name, {"in_channels": in_channels, "spatial_dims": spatial_dims}, arguments)
+
+
+def _build(
+    kind: str, known: dict[str, Callable[..., Built]], name: str, sizes: dict[str, int], arguments: dict[str, Any]
+) -> Built:
+    if name not in known:
+        raise InputError(f"There is no {kind} '{name}'. {kind.capitalize()}s: {', '.join(sorted(known))}.")
     try:
-        return NETWORKS[name](in_channels=in_channels, classes=classes, spatial_dims=spatial_dims, **arguments)
+        return known[name](**sizes, **arguments)
     except TypeError as error:
-        raise InputError(f"The network '{name}' cannot be built from {arguments}: {error}.") from error
+        raise InputError(f"The {kind} '{name}' cannot be built from {arguments}: {error}.") from error

@@ -39,7 +39,9 @@ def fcn(
 class FCNEncoder(Encoder):
     """Two convolutions, then max pooling, per level."""
 
-    def __init__(self, in_channels: int, spatial_dims: int, channels: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, spatial_dims: int, channels: Sequence[int] = (16, 32, 64, 128, 256, 256)
+    ) -> None:
         super().__init__()
         self.in_channels, self.spatial_dims, self.channels = in_channels, spatial_dims, tuple(channels)
         self.strides = tuple(2**level for level in range(len(channels)))

@@ -32,7 +32,6 @@ def sdnet(
             puts values of one level back at the places of the level above.
         kernel_size: Of all convolutions. By default the paper's 7 in 2D and 3 in 3D, where 7 costs 13 times as much.
     """
-    kernel_size = kernel_size or (7 if spatial_dims == 2 else 3)
     encoder = SDNetEncoder(in_channels, spatial_dims, channels, kernel_size)
     return SegmentationNetwork(encoder, SDNetDecoder(encoder, classes, kernel_size))
 
@@ -40,7 +39,13 @@ def sdnet(
 class SDNetEncoder(Encoder):
     """Convolution, batch normalisation, ReLU, 2x2 max pooling; the features are those before each pooling."""
 
-    def __init__(self, in_channels: int, spatial_dims: int, channels: Sequence[int], kernel_size: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        spatial_dims: int,
+        channels: Sequence[int] = (64, 64, 64, 64),
+        kernel_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.in_channels, self.spatial_dims, self.channels = in_channels, spatial_dims, tuple(channels)
         self.strides = tuple(2**level for level in range(len(channels)))
@@ -62,7 +67,7 @@ class SDNetEncoder(Encoder):
 class SDNetDecoder(nn.Module):
     """Unpool to the places where the encoder's maxima were, concatenate the skip, convolve."""
 
-    def __init__(self, encoder: Encoder, classes: int, kernel_size: int) -> None:
+    def __init__(self, encoder: Encoder, classes: int, kernel_size: int | None = None) -> None:
         super().__init__()
         dims, channels = encoder.spatial_dims, encoder.channels
         self.fit = nn.ModuleList()  # unpooling needs the skip's width
@@ -95,13 +100,13 @@ def pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:
     return maxima, indices
 
 
-def block(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int) -> nn.Module:
-    """Convolve, batch-normalise, ReLU; the size stays."""
+def block(spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int | None) -> nn.Module:
+    """Convolve, batch-normalise, ReLU; the size stays. By default the kernel is 7 wide in 2D and 3 in 3D."""
     convolve: nn.Module = Convolution(
         spatial_dims,
         in_channels,
         out_channels,
-        kernel_size=kernel_size,
+        kernel_size=kernel_size or (7 if spatial_dims == 2 else 3),
         bias=False,
         act="relu",
         norm="batch",
