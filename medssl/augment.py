@@ -53,7 +53,10 @@ class Augmentation:
             seeds: (B,), the batch's ``seed``.
             mirrored: (classes,), the class that each class becomes in a mirror image; None leaves mirroring off.
         """
-        draw = generators(seeds)
+        with exact(image):
+            return self._apply(image, label, generators(seeds), mirrored)
+
+    def _apply(self, image: Tensor, label: Tensor, draw: Generators, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
         if mirrored is not None:
             image, label = mirror(image, label, mirrored, chance(self.mirroring, draw, image))
         size = image.shape[2:]
@@ -70,6 +73,11 @@ class Augmentation:
     def _when(self, draw: Generators, like: Tensor, low: float, high: float) -> Tensor:
         """Draw (B,) between ``low`` and ``high``; 0, which changes nothing, for samples that are left alone."""
         return uniform(low, high, (), draw, like) * chance(self.intensity, draw, like)
+
+
+def exact(like: Tensor) -> torch.autocast:
+    """Leave autocast on the device of ``like``: coordinates in bf16 would be wrong by a fifth of a voxel."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def generators(seeds: Tensor) -> list[Generator]:

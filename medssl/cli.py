@@ -40,6 +40,7 @@ COMMANDS = {
     "prepare": Command("check scans and store them for training", "medssl.commands.prepare", ("source",)),
     "weak-labels": Command("label scans automatically", "medssl.commands.weak_labels", ("source",)),
     "train": Command("train a segmentation network", "medssl.commands.train", ("data",)),
+    "pretrain": Command("pretrain an encoder on images without labels", "medssl.commands.pretrain", ("method",)),
     "predict": Command("segment scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True),
     "evaluate": Command(
         "score label maps against references", "medssl.commands.evaluate", ("predictions", "references")

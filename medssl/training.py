@@ -205,7 +205,7 @@ class _Loop(pl.LightningModule):
         self.identity, self.log_scores = identity, log
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
-        self.batches = 0
+        self.batches = self.steps_seen = 0
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         losses = self.method.loss(batch)
@@ -237,7 +237,9 @@ class _Loop(pl.LightningModule):
             yield {name: value.to(self.device) for name, value in batch.items()}
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.method.after_step()
+        if self.global_step > self.steps_seen:  # not after each batch, where several make a step
+            self.steps_seen = self.global_step
+            self.method.after_step()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         name, learning_rate, weight_decay = self.optimizer_settings
@@ -255,7 +257,7 @@ class _Loop(pl.LightningModule):
                 f"{self.trainer.default_root_dir}: holds the checkpoint of a training with other data, network or "
                 "settings. Choose another --out, or remove the folder to train anew."
             )
-        self.history = saved["history"]
+        self.history, self.steps_seen = saved["history"], checkpoint["global_step"]
         # Workers begin to read before Lightning tells the sampler which epoch it is.
         self.sampler.set_epoch(checkpoint["global_step"] // self.sampler.steps)
 

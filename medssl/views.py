@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medssl.augment import bias_field, blur, chance, gamma, noise, rotation, scale_and_shift, uniform
+from medssl.augment import bias_field, blur, chance, exact, gamma, generators, noise, rotation, scale_and_shift, uniform
 from medssl.errors import InputError
 
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue in luminance, ITU-R BT.601
@@ -74,7 +74,11 @@ class Views:
         size = tuple(image.shape[2:]) if self.size is None else self.size
         if len(size) != image.ndim - 2:
             raise InputError(f"Views of size {size} do not fit {image.ndim - 2}D images.")
-        draw = [Generator().manual_seed(int(seed)) for seed in seeds]
+        draw = generators(seeds)
+        with exact(image):
+            return self._drawn(image, draw, size, count)
+
+    def _drawn(self, image: Tensor, draw: Sequence[Generator], size: tuple[int, ...], count: int) -> Tensor:
         centres, widths = self.windows(draw, len(size), count)  # each (B, count, dims)
         rows = [generator for generator in draw for _ in range(count)]
         angles = uniform(-1, 1, (3 if len(size) == 3 else 1,), rows, image) * torch.pi * self.rotation_degrees / 180

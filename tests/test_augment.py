@@ -98,3 +98,13 @@ def test_noise_has_the_asked_standard_deviation() -> None:
     noisy = augment.noise(image, torch.tensor([0.0, 0.2]), augment.generators(torch.tensor([1, 2])))
     assert noisy[0].abs().max() == 0
     assert float(noisy[1].std()) == pytest.approx(0.2, rel=0.02)
+
+
+def test_autocast_does_not_move_voxels() -> None:
+    image = torch.rand(2, 1, 24, 20, 28, generator=torch.Generator().manual_seed(0))
+    label = (image[:, 0] * 4).long()
+    seeds, augment = torch.tensor([1, 2]), Augmentation(affine=1)
+    expected = augment(image, label, seeds, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(image, label, seeds, None)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])

@@ -71,3 +71,10 @@ def test_windows_and_sizes_that_no_image_has_are_refused() -> None:
         Views(window=(0.5, 1.5))
     with pytest.raises(InputError, match="do not fit 2D"):
         Views(size=(8, 8, 8))(image(1, 1, 8, 8), torch.tensor([0]))
+
+
+def test_autocast_does_not_move_voxels() -> None:
+    x, views = image(2, 1, 20, 24), Views()
+    expected = views(x, torch.tensor([1, 2]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(views(x, torch.tensor([1, 2])), expected)

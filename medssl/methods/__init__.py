@@ -1,6 +1,53 @@
 """Methods by name; one file each."""
 
-from medssl.method import Method
-from medssl.methods.segmentation import Segmentation
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
 
-METHODS: dict[str, type[Method]] = {"segmentation": Segmentation}
+from medssl.errors import InputError
+from medssl.method import Method
+from medssl.methods.barlow_twins import BarlowTwins
+from medssl.methods.deep_cluster import DeepCluster
+from medssl.methods.moco import MoCo
+from medssl.methods.segmentation import Segmentation
+from medssl.methods.simclr import SimCLR
+from medssl.networks.encoder import Encoder
+
+PRETEXTS: dict[str, type[Method]] = {
+    "barlow_twins": BarlowTwins,
+    "deep_cluster": DeepCluster,
+    "moco": MoCo,
+    "simclr": SimCLR,
+}
+"""Methods that need images alone; each is built from an encoder and its own arguments."""
+
+METHODS: dict[str, type[Method]] = {**PRETEXTS, "segmentation": Segmentation}
+
+
+def build_pretext(name: str, encoder: Encoder, **arguments: Any) -> Method:
+    """Build a method of pretraining by name.
+
+    Args:
+        name: See ``PRETEXTS``.
+        encoder: The network to pretrain.
+        **arguments: The method's own; one that is a dataclass (``views``) may be given as a dictionary.
+
+    Raises:
+        InputError: There is no method of that name, or it does not take one of the arguments.
+    """
+    if name not in PRETEXTS:
+        raise InputError(f"There is no method of pretraining '{name}'. Methods: {', '.join(sorted(PRETEXTS))}.")
+    method = PRETEXTS[name]
+    kinds = get_type_hints(method.__init__)
+    try:
+        built = {
+            key: kinds[key](**_tuples(value)) if isinstance(value, dict) and is_dataclass(kinds.get(key)) else value
+            for key, value in arguments.items()
+        }
+        return method(encoder, **built)
+    except TypeError as error:
+        raise InputError(f"The method '{name}' cannot be built from {arguments}: {error}.") from error
+
+
+def _tuples(arguments: dict[str, Any]) -> dict[str, Any]:
+    """YAML knows lists alone, dataclasses that are compared and hashed hold tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}

@@ -4,6 +4,7 @@ Zbontar, Jing, Misra, LeCun, Deny, "Barlow Twins: Self-Supervised Learning via R
 https://arxiv.org/abs/2103.03230, algorithm 1.
 """
 
+import torch
 from torch import Tensor
 
 from medssl.distributed import all_reduce_mean
@@ -57,5 +58,6 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Correlate the columns of two (B, D) embeddings over the batches of all processes; returns (D, D) in float32."""
     if len(z_a) < 2:
         raise InputError(f"Barlow Twins compares samples: the batch needs at least 2 per device, got {len(z_a)}.")
-    z_a, z_b = standardise(z_a.float()), standardise(z_b.float())
-    return all_reduce_mean(z_a.T @ z_b / len(z_a))
+    with torch.autocast(z_a.device.type, enabled=False):
+        z_a, z_b = standardise(z_a.float()), standardise(z_b.float())
+        return all_reduce_mean(z_a.T @ z_b / len(z_a))

@@ -1,5 +1,6 @@
 """Networks, and their encoders, by name, each built from its sizes and its own arguments."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -59,6 +60,11 @@ def build_encoder(name: str, in_channels: int, spatial_dims: int, **arguments: A
         InputError: There is no encoder of that name, or it does not take one of the arguments.
     """
     return _build("encoder", ENCODERS, name, {"in_channels": in_channels, "spatial_dims": spatial_dims}, arguments)
+
+
+def encoder_parameters(name: str) -> set[str]:
+    """Return the names of an encoder's own arguments; none for a name that no encoder has."""
+    return set(inspect.signature(ENCODERS[name]).parameters) if name in ENCODERS else set()
 
 
 def _build(

@@ -1,0 +1,186 @@
+"""``medssl pretrain``: images without labels in, an encoder out, and a page that says whether it is alive."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medssl.data.catalog import catalog
+from medssl.data.preparation import Preparation
+from medssl.data.prepare import prepare
+from medssl.data.prepared import PreparedDataset
+from medssl.data.splits import load_split, save_split, split_subjects
+from medssl.evaluation.retrieval import nearest_neighbours
+from medssl.method import Method
+from medssl.methods import build_pretext
+from medssl.networks import build_encoder, encoder_parameters
+from medssl.pretrain import PretrainRecipe, estimate
+from medssl.pretrain import pretrain as train
+from medssl.report.neighbours import neighbours_picture
+from medssl.report.page import Section, html_report
+from medssl.report.task import representation_picture, task_picture
+from medssl.sample import Batch
+from medssl.tracking import Run, hashed, open_tracker, ui_command
+
+_QUERIES, _NEIGHBOURS = 5, 5
+
+
+def pretrain(
+    method: str,
+    *,
+    data: Path,
+    out: Path,
+    encoder: str = "unet",
+    encoder_arguments: dict[str, Any] | None = None,
+    method_arguments: dict[str, Any] | None = None,
+    steps: int = 2000,
+    recipe: PretrainRecipe = PretrainRecipe(),
+    split: Path | None = None,
+    held_out_count: int | None = None,
+    images: str | None = None,
+    preparation: Preparation = Preparation(),
+    seed: int = 0,
+    jobs: int = -1,
+) -> None:
+    """Pretrain an encoder on images; started again with the same arguments it goes on where it was stopped.
+
+    Args:
+        method: Name of the method, see ``medssl methods``.
+        data: Images in any layout that ``medssl prepare`` takes, or what it wrote. Labels are not looked at.
+        out: Folder of the pretraining: encoder, history.csv, pictures, report.html and the MLflow store.
+        encoder: Name of the encoder, see ``medssl networks``.
+        encoder_arguments: Its own arguments; by default group normalisation where it has the choice, because instance
+            normalisation gives each channel the same mean in every image, and methods that compare images by their
+            pooled features would see little else.
+        method_arguments: The method's own arguments.
+        steps: Optimiser steps.
+        recipe: How it is pretrained.
+        split: A JSON file {"train": [...], "held_out": [...]} of subjects; by default held-out subjects are drawn.
+        held_out_count: How many are drawn, to watch the loss and the representation on; a tenth, at least one, by
+            default, and none where there are fewer than 3 subjects.
+        images: Pattern of the images in ``data``, where its layout is not one that is found out.
+        preparation: How images are prepared, where ``data`` is not prepared yet.
+        seed: Of the weights, the crops and all that is drawn from them.
+        jobs: Processes that prepare; -1 is one per core.
+    """
+    prepared = prepared_images(data, out / "prepared", images, preparation, jobs)
+    parts = _split(prepared, split, held_out_count, seed)
+    save_split(out / "split.json", parts)
+    training = prepared.select(parts["train"])
+    held_out = prepared.select(parts["held_out"]) if parts.get("held_out") else None
+    torch.manual_seed(seed)
+    if encoder_arguments is None:
+        encoder_arguments = {"norm": "group"} if "norm" in encoder_parameters(encoder) else {}
+    network = build_encoder(encoder, prepared.channels, prepared.spatial_dims, **encoder_arguments)
+    learner = build_pretext(method, network, **(method_arguments or {}))
+    learner.check(len(training), training.channels, recipe.patch_size)
+    with torch.random.fork_rng():
+        expected = estimate(learner, training, recipe)
+    print(f"{method} on {len(training)} images, {steps} steps: {expected}.")
+    tracker = open_tracker(out, "pretrain")
+    with tracker.run(out.name) as run:
+        run.log_params(
+            {
+                "method": method,
+                "method_arguments": method_arguments or {},
+                "encoder": encoder,
+                "encoder_arguments": encoder_arguments,
+                "data": prepared.fingerprint,
+                "steps": steps,
+                "recipe": vars(recipe),
+                "seed": seed,
+                "split": {name: " ".join(map(hashed, members)) for name, members in parts.items()},
+            }
+        )
+        pictures = Pictures(out / "pictures", prepared, run)
+        history = train(
+            learner,
+            training,
+            held_out,
+            out,
+            steps=steps,
+            encoder=encoder,
+            encoder_arguments=encoder_arguments,
+            recipe=recipe,
+            seed=seed,
+            log=run.log_metrics,
+            look=pictures,
+            origin={"run_id": run.run_id, "seed": seed},
+        )
+        representation_picture(history, out / "pictures" / "representation.png")
+        last = history.iloc[-1]
+        table = last[[name for name in history.columns if "/" in name]].rename("at the end").reset_index()
+        html_report(
+            f"{method} on {len(training)} images",
+            [
+                Section("The representation", str(expected), table, [out / "pictures" / "representation.png"]),
+                Section("The task", "Input, target, prediction of held-out crops.", None, pictures.of("task")),
+                Section("Nearest neighbours", "Held-out crops.", None, pictures.of("neighbours")),
+            ],
+            out / "report.html",
+        )
+        run.log_folder(out / "pictures", "pictures")
+        run.log_folder(out / "encoder", "encoder")
+        run.log_file(out / "report.html")
+    print(f"Encoder: {out / 'encoder'}\nReport: {out / 'report.html'}\nMLflow: {ui_command(out)}")
+
+
+def prepared_images(data: Path, out: Path, images: str | None, preparation: Preparation, jobs: int) -> PreparedDataset:
+    """Open prepared images, or prepare a source's without its labels, and say what became of them."""
+    if (data / "prepared.json").is_file():
+        return PreparedDataset(data)
+    report = prepare(catalog(data, images), out, None, preparation, jobs=jobs)
+    print(report.table())
+    return report.dataset()
+
+
+def _split(
+    prepared: PreparedDataset, split: Path | None, held_out_count: int | None, seed: int
+) -> Mapping[str, tuple[str, ...]]:
+    subjects = sorted(set(prepared.subjects))
+    if split is not None:
+        return load_split(split)
+    if held_out_count is None:
+        held_out_count = max(1, len(subjects) // 10) if len(subjects) > 2 else 0
+    if held_out_count == 0:
+        return {"train": tuple(subjects)}
+    return split_subjects(subjects, {"held_out": held_out_count, "train": max(1, len(subjects) - held_out_count)}, seed)
+
+
+class Pictures:
+    """Draws the task and nearest neighbours each time that the representation is looked at.
+
+    Args:
+        folder: Where the pictures go; the last of each kind stays.
+        data: Whose voxel size is drawn.
+        run: Where they are logged, by step.
+    """
+
+    def __init__(self, folder: Path, data: PreparedDataset, run: Run) -> None:
+        self.folder, self.data, self.run = folder, data, run
+        self.looks = 0
+
+    def __call__(self, method: Method, batches: list[Batch], embeddings: Tensor) -> None:
+        """Draw; ``embeddings`` (N, D) are of the batches' images, in order."""
+        shown = method.show(batches[0])
+        task_picture(shown, self.folder / "task.png", type(method).__name__)
+        images = [image.float().cpu().numpy() for batch in batches for image in batch["image"]]
+        if len(images) > 1:
+            found = nearest_neighbours(embeddings, k=min(_NEIGHBOURS, len(images) - 1))
+            queries = slice(0, _QUERIES)
+            neighbours_picture(
+                images[queries],
+                images,
+                type(found)(found.indices[queries], found.similarity[queries]),
+                self.folder / "neighbours.png",
+                "Held-out crops and their nearest neighbours",
+            )
+        for path in (*self.of("task"), *self.of("neighbours")):
+            self.run.log_file(path, f"pictures/look{self.looks:04d}")
+        self.looks += 1
+
+    def of(self, kind: str) -> list[Path]:
+        """Return the picture of a kind, if there is one."""
+        return [path for path in (self.folder / f"{kind}.png",) if path.is_file()]

@@ -1,0 +1,265 @@
+"""Train any method on unlabelled crops, watch whether its representation is alive, and keep the encoder."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from medssl.data.crops import CropDataset
+from medssl.data.prepared import PreparedDataset
+from medssl.data.splits import check_no_leak
+from medssl.errors import InputError
+from medssl.evaluation.health import collapse, representation_health
+from medssl.files import write_aside
+from medssl.method import Method
+from medssl.networks.heads import pooled
+from medssl.optimizers import OptimizerName, build_optimizer
+from medssl.pretrained import PretrainedEncoder, save_encoder
+from medssl.sample import Batch
+from medssl.training import Precision, fit, use_bf16
+from medssl.views import Views
+
+logger = logging.getLogger(__name__)
+
+
+Look = Callable[[Method, list[Batch], Tensor], None]
+
+
+class CollapsedError(InputError):
+    """The representation has collapsed; the message says how, and what to try."""
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """How an encoder is pretrained.
+
+    Args:
+        patch_size: Of the crops, voxels, one number per axis.
+        batch_size: Crops per step and device.
+        optimizer: "adamw", or "muon" for convolutional encoders.
+        learning_rate: Its largest value.
+        weight_decay: On weights, not on biases and normalisation.
+        epoch_steps: Steps from one look at the representation to the next.
+        accumulate: Batches per optimiser step.
+        watched: Crops of held-out scans that the representation is looked at on.
+        patience: Collapsed looks in a row after which training stops; None trains on and only warns.
+        precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
+        workers: Processes that read crops.
+    """
+
+    patch_size: tuple[int, ...] = (64, 64, 64)
+    batch_size: int = 8
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    epoch_steps: int = 100
+    accumulate: int = 1
+    watched: int = 64
+    patience: int | None = 3
+    precision: Precision = "auto"
+    workers: int = 1
+
+
+def pretrain(
+    method: Method,
+    train: PreparedDataset,
+    held_out: PreparedDataset | None,
+    out: Path,
+    *,
+    steps: int,
+    encoder: str,
+    encoder_arguments: Mapping[str, Any] | None = None,
+    recipe: PretrainRecipe = PretrainRecipe(),
+    seed: int = 0,
+    log: Callable[[Mapping[str, float], int], None] | None = None,
+    look: Look | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Pretrain ``method`` on crops; ``out`` then holds ``encoder/`` and ``history.csv``.
+
+    Started again with the same arguments it goes on where it was stopped, or returns at once when it had ended.
+
+    Args:
+        method: Built with the encoder that is kept.
+        train: Prepared images; labels are not looked at.
+        held_out: Images of other subjects, on which the loss and the representation are looked at after each epoch.
+        out: Folder of the pretraining.
+        steps: Optimiser steps.
+        encoder: The encoder's name in ``medssl.networks.ENCODERS``.
+        encoder_arguments: Its own arguments.
+        recipe: How it is pretrained.
+        seed: Of the crops and of all that is drawn from them.
+        log: Called with the scores of each epoch and the step.
+        look: Called after each epoch with the method, the watched batches and their embeddings (N, D), to draw them.
+        origin: What the encoder's metadata say of where it comes from.
+
+    Returns:
+        The history: one row of scores per epoch.
+
+    Raises:
+        InputError: The data do not fit the task, or the two share a subject or a scan.
+        CollapsedError: The representation stayed collapsed; the last checkpoint and the history so far remain.
+    """
+    if train.spatial_dims not in method.spatial_dims:
+        raise InputError(
+            f"{type(method).__name__} works on {' and '.join(f'{d}D' for d in method.spatial_dims)} images, these are "
+            f"{train.spatial_dims}D."
+        )
+    method.check(len(train), train.channels, recipe.patch_size)
+    if held_out is not None:
+        check_no_leak({"train": train, "held out": held_out})
+    watch = None if held_out is None else Watch(held_out, recipe, look)
+    history = fit(
+        method,
+        CropDataset(train, recipe.patch_size, method.pretext, seed=seed),
+        out,
+        steps,
+        batch_size=recipe.batch_size,
+        epoch_steps=recipe.epoch_steps,
+        optimizer=recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        accumulate=recipe.accumulate,
+        validate=watch,
+        log=log,
+        precision=recipe.precision,
+        workers=recipe.workers,
+    )
+    table = pd.DataFrame(history)
+    with write_aside(out / "history.csv") as aside:
+        table.to_csv(aside, index=False)
+    kept = PretrainedEncoder(
+        method.encoder,
+        encoder,
+        dict(encoder_arguments or {}),
+        train.preparation,
+        recipe.patch_size,
+        {"method": type(method).__name__, "steps": steps, "data": train.fingerprint, **dict(origin or {})},
+    )
+    save_encoder(kept, out / "encoder")
+    return table
+
+
+class Watch:
+    """Look at a method on held-out crops, always the same ones: its loss, and the health of its representation.
+
+    Args:
+        data: Held-out scans.
+        recipe: Whose patch size, batch size, precision and patience are used.
+        look: Called with the method, the batches and their embeddings (N, D).
+    """
+
+    def __init__(self, data: PreparedDataset, recipe: PretrainRecipe, look: Look | None = None) -> None:
+        self.data, self.recipe, self.look = data, recipe, look
+        self.collapsed = 0
+
+    def __call__(self, method: Method) -> dict[str, float]:
+        """Return ``held_out/<part of the loss>`` and ``health/<measure>``, on all watched crops.
+
+        Raises:
+            CollapsedError: The representation was collapsed ``patience`` times in a row.
+        """
+        device = next(method.parameters()).device
+        losses: dict[str, float] = {}
+        embeddings: list[Tensor] = []
+        batches = [
+            {name: value.to(device) for name, value in batch.items()}
+            for batch in held_out_batches(method, self.data, self.recipe)
+        ]
+        precision = torch.bfloat16 if use_bf16(self.recipe.precision) else torch.float32
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            for batch in batches:
+                for name, value in method.loss(batch).items():
+                    losses[name] = losses.get(name, 0.0) + float(value) / len(batches)
+                views = Views()(batch["image"], batch["seed"])  # (B, 2, C, *patch)
+                embeddings.append(pooled(method.encoder(views.flatten(0, 1))).float().cpu().unflatten(0, (-1, 2)))
+            z = torch.cat(embeddings)  # (N, 2, D)
+            if self.look is not None:
+                self.look(method, batches, z[:, 0])
+        scores = {f"held_out/{name}": value for name, value in losses.items()}
+        scores |= {f"health/{name}": value for name, value in representation_health(z[:, 0], z[:, 1]).items()}
+        return scores | {"health/collapsed": float(self._alarm(z[:, 0]))}
+
+    def _alarm(self, z: Tensor) -> bool:
+        found = collapse(z)
+        self.collapsed = self.collapsed + 1 if found else 0
+        if found is None:
+            return False
+        logger.warning("%s", found)
+        if self.recipe.patience is not None and self.collapsed >= self.recipe.patience:
+            raise CollapsedError(f"Stopped after {self.collapsed} looks in a row: {found}")
+        return True
+
+
+def held_out_batches(method: Method, data: PreparedDataset, recipe: PretrainRecipe) -> list[Batch]:
+    """Read the watched crops, in batches of the recipe's size; a rest of one, which some tasks refuse, is left out."""
+    samples = CropDataset(data, recipe.patch_size, method.pretext, seed=0)
+    count = max(recipe.watched, 2)
+    size = min(recipe.batch_size, count)
+    return [
+        default_collate([samples[number] for number in range(first, min(first + size, count))])
+        for first in range(0, count - (count % size == 1), size)
+    ]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a pretraining will take on this machine.
+
+    Attributes:
+        seconds_per_step: Reading, augmenting, both passes and the optimiser.
+        memory_bytes: The largest that the process held while it was measured.
+        disk_bytes: Of a checkpoint and the encoder.
+    """
+
+    seconds_per_step: float
+    memory_bytes: int
+    disk_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in one line, per thousand steps."""
+        minutes, memory = self.seconds_per_step * 1000 / 60, self.memory_bytes / 2**30
+        disk = self.disk_bytes / 2**20
+        return f"{minutes:.0f} minutes per 1000 steps, {memory:.1f} GiB of memory, {disk:.0f} MiB on disk"
+
+
+def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, steps: int = 3) -> Estimate:
+    """Measure a few steps; the method is put back as it was.
+
+    Args:
+        method: Measured on the device that it is on.
+        train: What it will be trained on.
+        recipe: How.
+        steps: Timed ones, after one that is not.
+    """
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    device = next(method.parameters()).device
+    samples = CropDataset(train, recipe.patch_size, method.pretext)
+    optimizer = build_optimizer(recipe.optimizer, method.parameters(), 0.0, 0.0)
+    precision = torch.bfloat16 if use_bf16(recipe.precision) else torch.float32
+    times = []
+    for step in range(steps + 1):
+        start = time.perf_counter()
+        numbers = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+        batch = {k: v.to(device) for k, v in default_collate([samples[number] for number in numbers]).items()}
+        method.start_epoch([batch])
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            loss = method.loss(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step()
+        times.append(time.perf_counter() - start)
+    on_gpu = device.type == "cuda"
+    memory = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    weights = sum(value.numel() * value.element_size() for value in before.values())
+    method.load_state_dict(before)
+    return Estimate(sum(times[1:]) / steps, memory, 4 * weights)

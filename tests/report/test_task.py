@@ -1,0 +1,50 @@
+"""Pictures of tasks and of representations show what they were given."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from medssl.errors import InputError
+from medssl.report.task import representation_picture, task_picture
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 16, 12), (3, 3, 16, 12), (2, 1, 12, 10, 8)])
+def test_a_task_is_drawn_with_a_column_per_picture(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    task_picture({"input": image}, tmp_path / "one.png")
+    task_picture({"input": image, "target": image, "prediction": 0 * image}, tmp_path / "three.png", "Title")
+    one, three = (Image.open(tmp_path / name) for name in ("one.png", "three.png"))
+    assert three.width > one.width and three.height == one.height
+    assert np.asarray(three.convert("L")).std() > 10
+
+
+def test_a_volume_shows_its_middle_slice(tmp_path: Path) -> None:
+    volume = torch.zeros(1, 1, 8, 8, 9)
+    task_picture({"input": volume}, tmp_path / "empty.png")
+    volume[..., 0] = torch.rand(8, 8, generator=torch.Generator().manual_seed(0))
+    task_picture({"input": volume}, tmp_path / "elsewhere.png")
+    volume[..., 4] = volume[..., 0]
+    task_picture({"input": volume}, tmp_path / "middle.png")
+    empty, elsewhere, middle = (np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("empty", "elsewhere", "middle"))
+    assert np.array_equal(empty, elsewhere) and not np.array_equal(empty, middle)
+
+
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least one named batch"):
+        task_picture({}, tmp_path / "task.png")
+    with pytest.raises(InputError, match="neither train/loss nor health"):
+        representation_picture(pd.DataFrame({"step": [1]}), tmp_path / "health.png")
+
+
+def test_a_history_is_drawn_with_a_panel_per_measure(tmp_path: Path) -> None:
+    steps = [100, 200, 300]
+    history = pd.DataFrame({"step": steps, "train/loss": [3.0, 2, 1], "held_out/loss": [3.0, 2.5, 2.4]})
+    representation_picture(history, tmp_path / "loss.png")
+    measures = {f"health/{name}": [0.1, 0.2, 0.3] for name in ("std", "effective_rank", "uniformity", "alignment")}
+    representation_picture(history.assign(**measures), tmp_path / "all.png")
+    loss, every = (Image.open(tmp_path / name) for name in ("loss.png", "all.png"))
+    assert every.width == 3 * loss.width and every.height == 2 * loss.height
