@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from medssl.data.crops import CropDataset
@@ -29,6 +30,8 @@ from medssl.views import Views
 
 logger = logging.getLogger(__name__)
 
+
+_LEAST_SPREAD = 1e-3  # of the healthy spread of directions; pooled features of like images may have a hundredth
 
 Look = Callable[[Method, list[Batch], Tensor], None]
 
@@ -182,14 +185,16 @@ class Watch:
                 views = Views()(batch["image"], batch["seed"])  # (B, 2, C, *patch)
                 embeddings.append(pooled(method.encoder(views.flatten(0, 1))).float().cpu().unflatten(0, (-1, 2)))
             z = torch.cat(embeddings)  # (N, 2, D)
+            centred = z - z.mean((0, 1))  # pooled rectified units share most of their length, whatever the image
             if self.look is not None:
-                self.look(method, batches, z[:, 0])
+                self.look(method, batches, centred[:, 0])
         scores = {f"held_out/{name}": value for name, value in losses.items()}
-        scores |= {f"health/{name}": value for name, value in representation_health(z[:, 0], z[:, 1]).items()}
+        scores |= {f"health/{name}": v for name, v in representation_health(centred[:, 0], centred[:, 1]).items()}
+        scores["health/found_again"] = found_again(centred[:, 0], centred[:, 1])
         return scores | {"health/collapsed": float(self._alarm(z[:, 0]))}
 
     def _alarm(self, z: Tensor) -> bool:
-        found = collapse(z)
+        found = collapse(z, centre=True, least_spread=_LEAST_SPREAD)
         self.collapsed = self.collapsed + 1 if found else 0
         if found is None:
             return False
@@ -197,6 +202,12 @@ class Watch:
         if self.recipe.patience is not None and self.collapsed >= self.recipe.patience:
             raise CollapsedError(f"Stopped after {self.collapsed} looks in a row: {found}")
         return True
+
+
+def found_again(z: Tensor, z_other: Tensor) -> float:
+    """Share of the rows of (N, D) whose nearest row of another view of the same images is their own; chance is 1/N."""
+    similarity = F.normalize(z, dim=1) @ F.normalize(z_other, dim=1).T  # (N, N)
+    return float((similarity.argmax(1) == torch.arange(len(z), device=z.device)).float().mean())
 
 
 def held_out_batches(method: Method, data: PreparedDataset, recipe: PretrainRecipe) -> list[Batch]:

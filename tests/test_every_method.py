@@ -32,14 +32,21 @@ def segmentation(dims: int) -> Method:
 
 SMALL: dict[str, dict[str, Any]] = {
     "barlow_twins": {"width": 16},
+    "context_prediction": {"patch": 0.25, "width": 32, "grids": 2},
     "deep_cluster": {"k": 2},
+    "exemplar": {"patch": 8, "seeds_per_image": 1, "views": 4, "width": 8, "hidden": 16},
+    "jigsaw": {"cells": 2, "permutations": 10, "width": 16, "hidden": 32},
+    "masked_autoencoder": {"block": 4},
+    "models_genesis": {"window": 0.2},
     "moco": {"queue_size": 2, "momentum": 0.99, "temperature": 0.02, "hidden": None, "width": 8},
+    "rotation": {"hidden": 64},
     "simclr": {"hidden": 16, "width": 8},
 }
 """Arguments that make a method small enough to learn a toy in a second."""
 
 
 SAMPLES = 4
+PALETTE = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.2, 0.3, 0.9]])
 
 CHANNELS = {"colorization": 3}
 """Of the images of a method that does not work on one channel."""
@@ -51,7 +58,8 @@ def batch(name: str, dims: int) -> Batch:
     label = torch.nn.functional.interpolate(label.unsqueeze(1), scale_factor=4)[:, 0]
     image = label.unsqueeze(1) / 4 + 0.05 * torch.randn(SAMPLES, 1, *[16] * dims, generator=generator)
     number = torch.arange(SAMPLES)
-    image = image.repeat_interleave(CHANNELS.get(name, 1), dim=1)
+    if CHANNELS.get(name, 1) == 3:
+        image = PALETTE[label.long()].movedim(-1, 1) + 0.05 * torch.rand_like(image)
     return {"image": image, "label": label.to(torch.uint8), "seed": number + 1, "index": number, "number": number}
 
 

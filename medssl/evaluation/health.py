@@ -130,6 +130,7 @@ def collapse(
     assignments: Embeddings | None = None,
     clusters: int | None = None,
     *,
+    centre: bool = False,
     least_spread: float = 0.01,
     least_rank: float = 0.01,
     least_entropy: float = 0.3,
@@ -140,6 +141,8 @@ def collapse(
         z: Embeddings (N, D).
         assignments: (N,), the cluster of each sample, for a method that has clusters.
         clusters: Their number.
+        centre: Measure the rank without what all embeddings share. Pooled features of rectified units share most of
+            their length, whatever the image; then ``least_spread`` should be smaller too.
         least_spread: Least standard deviation per dimension, as a share of the healthy 1/sqrt(D); images that are
             much alike, as brain scans are, may start at a few hundredths.
         least_rank: Least effective rank, as a share of the possible min(N, D).
@@ -154,7 +157,7 @@ def collapse(
             f"{healthy:.2g}; all images get almost the same embedding. Try a lower learning rate; check that the "
             "images differ, and that what keeps samples apart (negatives, stop-gradient, centring, redundancy) is on."
         )
-    rank = effective_rank(z)
+    rank = effective_rank(z - z.mean(0) if centre else z)
     if rank < max(_FEWEST_DIMENSIONS, least_rank * min(n, dimensions)):
         return (
             f"Collapse to few dimensions: the effective rank is {rank:.1f} of at most {min(n, dimensions)}. Try a "

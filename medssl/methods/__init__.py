@@ -6,16 +6,32 @@ from typing import Any, get_type_hints
 from medssl.errors import InputError
 from medssl.method import Method
 from medssl.methods.barlow_twins import BarlowTwins
+from medssl.methods.colorization import Colorization
+from medssl.methods.context_prediction import ContextPrediction
 from medssl.methods.deep_cluster import DeepCluster
+from medssl.methods.exemplar import Exemplar
+from medssl.methods.inpainting import Inpainting
+from medssl.methods.jigsaw import Jigsaw
+from medssl.methods.masked_autoencoder import MaskedAutoencoder
 from medssl.methods.moco import MoCo
+from medssl.methods.models_genesis import ModelsGenesis
+from medssl.methods.rotation import Rotation
 from medssl.methods.segmentation import Segmentation
 from medssl.methods.simclr import SimCLR
 from medssl.networks.encoder import Encoder
 
 PRETEXTS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
+    "colorization": Colorization,
+    "context_prediction": ContextPrediction,
     "deep_cluster": DeepCluster,
+    "exemplar": Exemplar,
+    "inpainting": Inpainting,
+    "jigsaw": Jigsaw,
+    "masked_autoencoder": MaskedAutoencoder,
     "moco": MoCo,
+    "models_genesis": ModelsGenesis,
+    "rotation": Rotation,
     "simclr": SimCLR,
 }
 """Methods that need images alone; each is built from an encoder and its own arguments."""

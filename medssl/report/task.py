@@ -22,6 +22,7 @@ _MEASURES = {
     "effective_rank": "effective rank",
     "uniformity": "uniformity (lower is more even)",
     "alignment": "alignment of two views (lower is closer)",
+    "found_again": "images found again by another view",
     "cluster_entropy": "entropy of cluster sizes",
 }
 

@@ -170,3 +170,9 @@ def test_what_cannot_be_measured_is_refused():
         cluster_entropy(torch.tensor([0, 4]), 4)
     with pytest.raises(InputError, match="got none"):
         cluster_entropy(torch.zeros(0, dtype=torch.long), 4)
+
+
+def test_what_all_embeddings_share_hides_their_rank_until_it_is_taken_away():
+    z = 0.01 * torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) + 1
+    assert "few dimensions" in str(collapse(z, least_spread=1e-3))
+    assert collapse(z, centre=True, least_spread=1e-3) is None
