@@ -14,6 +14,7 @@ from medssl.files import read_json
 from medssl.methods.segmentation import Boosting
 from medssl.report.curves import ecb_picture, losses_picture
 from medssl.stages import stage
+from medssl.start import Start
 from medssl.tracking import RunLike
 from medssl.train_segmentation import Recipe, train_segmentation
 
@@ -157,7 +158,7 @@ class ArmTrainer:
                 network_arguments=self.network_arguments,
                 recipe=self.recipe,
                 boosting=self.boosting if arm.boosted else None,
-                weights=None if start is None else start / "training" / "model",
+                start=Start() if start is None else Start(model=str(start / "training" / "model")),
                 seed=seed,
                 log=lambda scores, step: run.log_metrics(_named_for_tracking(scores), step),
                 origin={"arm": arm.name, "run_id": run.run_id, "seed": seed},

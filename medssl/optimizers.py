@@ -7,7 +7,7 @@ one voxel at a time (embeddings, classifiers) are trained by AdamW, as there.
 On brain scans it takes a fifth of AdamW's steps to the same Dice, at 3 % more time a step (docs/results.md).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -24,15 +24,37 @@ _LEAST_SIDE = 12  # kernels with fewer channels on a side are no hidden layers: 
 
 
 def build_optimizer(
-    name: OptimizerName, parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float
+    name: OptimizerName,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    weight_decay: float,
+    factors: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
-    """Build an optimizer by name for those parameters that are trained; biases and normalisation do not decay."""
+    """Build an optimizer by name for those parameters that are trained; biases and normalisation do not decay.
+
+    Args:
+        name: "adamw" or "muon".
+        parameters: Of the network.
+        learning_rate: Its largest value.
+        weight_decay: On weights.
+        factors: What the rate of a parameter is multiplied by; 1 where it is not named.
+    """
     trained = [p for p in parameters if p.requires_grad]
     if name == "muon":
-        return Muon(trained, learning_rate, weight_decay=weight_decay)
+        return Muon(trained, learning_rate, weight_decay=weight_decay, factors=factors)
     vectors, matrices = ([p for p in trained if (p.ndim > 1) == wide] for wide in (False, True))
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [*rated(matrices, learning_rate, factors), *rated(vectors, learning_rate, factors, weight_decay=0.0)]
     return AdamW(groups, learning_rate, weight_decay=weight_decay)
+
+
+def rated(
+    parameters: Iterable[nn.Parameter], learning_rate: float, factors: Mapping[nn.Parameter, float] | None, **more: Any
+) -> list[dict[str, Any]]:
+    """Make one group, with its own rate, of the parameters of each factor; ``more`` holds for all of them."""
+    of_factor: dict[float, list[nn.Parameter]] = {}
+    for p in parameters:
+        of_factor.setdefault(1.0 if factors is None else factors.get(p, 1.0), []).append(p)
+    return [{"params": group, "lr": factor * learning_rate, **more} for factor, group in of_factor.items()]
 
 
 class Muon(Optimizer):
@@ -45,6 +67,7 @@ class Muon(Optimizer):
         weight_decay: On kernels and matrices, not on biases and normalisation.
         momentum: Of Muon, Nesterov's.
         betas: Of AdamW.
+        factors: What the rate of a parameter is multiplied by; 1 where it is not named.
     """
 
     def __init__(
@@ -55,19 +78,20 @@ class Muon(Optimizer):
         weight_decay: float = 1e-2,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
+        factors: Mapping[nn.Parameter, float] | None = None,
     ) -> None:
         parameters = list(parameters)
         kernels = [p for p in parameters if is_hidden_kernel(p)]
         matrices = [p for p in parameters if p.ndim > 1 and not is_hidden_kernel(p)]
         vectors = [p for p in parameters if p.ndim <= 1]
         adamw_rate = adamw_ratio * learning_rate
-        groups: list[dict[str, Any]] = [
-            {"params": kernels, "lr": learning_rate, "muon": True},
-            {"params": matrices, "lr": adamw_rate, "muon": False},
-            {"params": vectors, "lr": adamw_rate, "muon": False, "weight_decay": 0.0},
+        groups = [
+            *rated(kernels, learning_rate, factors, muon=True),
+            *rated(matrices, adamw_rate, factors, muon=False),
+            *rated(vectors, adamw_rate, factors, muon=False, weight_decay=0.0),
         ]
         defaults = {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
-        super().__init__([group for group in groups if group["params"]], defaults)
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]  # torch's

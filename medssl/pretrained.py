@@ -111,6 +111,16 @@ def load_pretrained(path_or_uri: str | Path) -> PretrainedEncoder:
     )
 
 
+def describe_encoder(path_or_uri: str | Path) -> dict[str, Any]:
+    """Read what an encoder's or a model's folder tells of itself: in_channels, spatial_dims, preparation, run, ...
+
+    Raises:
+        InputError: It is neither.
+    """
+    folder, kind = find_folder(path_or_uri, ENCODER, MODEL)
+    return read_description(folder, kind)
+
+
 def load_encoder(
     path_or_uri: str | Path, in_channels: int | None = None, minimum_coverage: float = 0.9
 ) -> tuple[Encoder, Coverage]:

@@ -1,6 +1,5 @@
 """Train a segmentation network on prepared scans, from random or pretrained weights, and keep it as a model folder."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,13 +21,12 @@ from medssl.memory import keep_freed_memory
 from medssl.method import Method
 from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.metrics import confusion, dice_from_confusion, recall_from_confusion
-from medssl.model import Model, load_weights, save_model
+from medssl.model import Model, save_model
 from medssl.networks import build_network
 from medssl.optimizers import OptimizerName, build_optimizer
 from medssl.sliding_window import predict_windows
+from medssl.start import Start
 from medssl.training import Precision, fit, use_bf16
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ def train_segmentation(
     network_arguments: Mapping[str, Any] | None = None,
     recipe: Recipe = Recipe(),
     boosting: Boosting | None = None,
-    weights: str | Path | None = None,
-    minimum_coverage: float = 0.9,
+    start: Start = Start(),
     seed: int = 0,
     log: Callable[[Mapping[str, float], int], None] | None = None,
     origin: Mapping[str, Any] | None = None,
@@ -95,8 +92,7 @@ def train_segmentation(
         network_arguments: Its own arguments.
         recipe: How it is trained.
         boosting: Error-corrective boosting, and how; None trains without.
-        weights: A model folder or MLflow URI to start from.
-        minimum_coverage: Least share of the network's parameters that ``weights`` must fill.
+        start: Where the weights come from, and how fast the encoder's change.
         seed: Of the weights, the crops and the augmentation.
         log: Called with the scores of each epoch and the step.
         origin: What the model's metadata say of where it comes from.
@@ -106,7 +102,7 @@ def train_segmentation(
 
     Raises:
         InputError: The scans have no labels, boosting has no validation scans, the two share a subject or a scan, or
-            ``weights`` does not fit.
+            the weights to start from do not fit.
     """
     if boosting is not None and validation is None:
         raise InputError("Error-corrective boosting steers by validation scans: give some, of subjects not trained on.")
@@ -114,8 +110,7 @@ def train_segmentation(
         check_no_leak({"train": train, "validation": validation})
     torch.manual_seed(seed)
     method = segmentation_method(train, network, network_arguments, recipe, boosting)
-    if weights is not None:
-        logger.info("%s: %s", weights, load_weights(method.network, weights, minimum_coverage))
+    start.fill(method.network, train.preparation)
     scores = None if validation is None else SegmentationScores(validation, recipe.patch_size, _dtype(recipe.precision))
     history = fit(
         method,
@@ -126,6 +121,7 @@ def train_segmentation(
         epoch_steps=recipe.epoch_steps,
         optimizer=recipe.optimizer,
         learning_rate=recipe.learning_rate,
+        rate_factors=start.rate_factors(method.encoder, "encoder."),
         patience=recipe.patience,
         validate=scores,
         validate_first=boosting is not None,

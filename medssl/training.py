@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
@@ -54,6 +56,7 @@ def fit(
     optimizer: OptimizerName = "adamw",
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
+    rate_factors: Mapping[str, float] | None = None,
     warmup: float = 0.1,
     gradient_clip: float = 12.0,
     accumulate: int = 1,
@@ -81,6 +84,7 @@ def fit(
         optimizer: "adamw", or "muon" for convolutional networks, see ``medssl.optimizers``.
         learning_rate: Its largest value.
         weight_decay: On weights, not on biases and normalisation.
+        rate_factors: What the rate of the method's parameters, by name, is multiplied by; 1 where it is not named.
         warmup: Share of the steps.
         gradient_clip: Largest norm of the gradient.
         accumulate: Batches per optimiser step.
@@ -114,7 +118,8 @@ def fit(
         accumulate,
     ]
     drawn = [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint]
-    identity = value_hash([settings, patience, monitor, validate_first, drawn, _identity(method)])
+    steering = [patience, monitor, validate_first, sorted((rate_factors or {}).items())]
+    identity = value_hash([settings, steering, drawn, _identity(method)])
     checkpoint = out / "last.ckpt"
     with _quiet():
         trainer = pl.Trainer(
@@ -134,7 +139,8 @@ def fit(
         # Lightning counts epochs only: told a number of steps as well, it would enter the epoch of a checkpoint again.
         per_step = accumulate * batch_size * trainer.world_size
         sampler = EpochSampler(epoch_steps, steps, per_step, trainer.global_rank, trainer.world_size)
-        loop = _Loop(method, sampler, steps, (optimizer, learning_rate, weight_decay), warmup, identity, log)
+        build = partial(_build_optimizer, method, optimizer, learning_rate, weight_decay, rate_factors or {})
+        loop = _Loop(method, sampler, steps, build, warmup, identity, log)
         loader = DataLoader(
             samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
         )
@@ -144,6 +150,16 @@ def fit(
             # Lightning would exit with 0, as if the training had ended; the checkpoint of the last epoch is whole.
             sys.exit(128 + signal.SIGTERM)
     return loop.history
+
+
+def _build_optimizer(
+    method: Method, name: OptimizerName, learning_rate: float, weight_decay: float, rate_factors: Mapping[str, float]
+) -> Optimizer:
+    named = dict(method.named_parameters(remove_duplicate=False))  # an encoder is also a part of its network
+    if unknown := sorted(set(rate_factors) - set(named)):
+        raise InputError(f"There is no parameter '{unknown[0]}' whose learning rate could be changed.")
+    factors = {named[parameter]: factor for parameter, factor in rate_factors.items()}
+    return build_optimizer(name, method.parameters(), learning_rate, weight_decay, factors)
 
 
 @contextmanager
@@ -194,14 +210,14 @@ class _Loop(pl.LightningModule):
         method: Method,
         sampler: EpochSampler,
         steps: int,
-        optimizer: tuple[OptimizerName, float, float],
+        build_optimizer: Callable[[], Optimizer],
         warmup: float,
         identity: str,
         log: Callable[[Scores, int], None] | None,
     ) -> None:
         super().__init__()
         self.method, self.sampler = method, sampler
-        self.steps, self.optimizer_settings, self.warmup = steps, optimizer, warmup
+        self.steps, self.build_optimizer, self.warmup = steps, build_optimizer, warmup
         self.identity, self.log_scores = identity, log
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
@@ -242,8 +258,7 @@ class _Loop(pl.LightningModule):
             self.method.after_step()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        name, learning_rate, weight_decay = self.optimizer_settings
-        optimizer = build_optimizer(name, self.method.parameters(), learning_rate, weight_decay)
+        optimizer = self.build_optimizer()
         schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, self.steps, self.warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
