@@ -22,13 +22,14 @@ from medssl.networks import build_network
 from medssl.sample import Batch
 from medssl.training import NonFiniteLossError, fit, warm_cosine
 
-TRAIN = """
+START = """
 import sys
 from itertools import pairwise
 from pathlib import Path
 import torch
 from medssl.data.crops import CropDataset
 from medssl.data.prepared import PreparedDataset
+from medssl.methods import build_pretext
 from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.networks import build_network
 from medssl.train_segmentation import SegmentationScores
@@ -39,40 +40,61 @@ data, out, steps = PreparedDataset(Path(sys.argv[1])), Path(sys.argv[2]), int(sy
 train, validation = data.select(data.subjects[:4]), data.select(data.subjects[4:])
 torch.manual_seed(0)
 network = build_network("unet", 1, 4, 3, channels=(4, 8), refine_channels=4)
+scores, share, settings = None, 0.0, {}
+"""
+METHOD = {
+    "segmentation": """
 method = Segmentation(network, data.label_set.names, [9, 3, 3, 1], data.label_set.mirrored, Boosting())
-scores = SegmentationScores(validation, (16, 16, 16), torch.bfloat16)
-fit(method, CropDataset(train, (16, 16, 16), method.pretext, 0.5, seed=7), out, steps, epoch_steps=5, batch_size=2,
-    validate=scores, validate_first=True, precision="bf16", workers=int(sys.argv[4]), accelerator="cpu",
-    log=lambda scores, step: print("epoch", step, flush=True))
+scores, share = SegmentationScores(validation, (16, 16, 16), torch.bfloat16), 0.5
+settings = dict(validate=scores, validate_first=True)
+""",
+    "moco": """
+method = build_pretext("moco", network.encoder, queue_size=7, width=8)
+""",
+    "deep_cluster": """
+method = build_pretext("deep_cluster", network.encoder, k=3)
+""",
+}
+FIT = """
+fit(method, CropDataset(train, (16, 16, 16), method.pretext, share, seed=7), out, steps, epoch_steps=5, batch_size=2,
+    precision="bf16", workers=int(sys.argv[4]), accelerator="cpu",
+    log=lambda scores, step: print("epoch", step, flush=True), **settings)
 torch.save(method.state_dict(), out / "end.pt")
 """
+MEMORY = {"segmentation": "class_weight", "moco": "queue", "deep_cluster": "centroids"}
+"""What a method must remember besides its weights."""
 
 
-def start(data: Path, out: Path, steps: int = 23, workers: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(data), str(out), str(steps), str(workers)]
+def start(
+    data: Path, out: Path, steps: int = 23, workers: int = 0, method: str = "segmentation"
+) -> subprocess.Popen[str]:
+    script = START + METHOD[method] + FIT
+    command = [sys.executable, "-W", "ignore", "-c", script, str(data), str(out), str(steps), str(workers)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("method", "workers"), [("segmentation", 0), ("segmentation", 2), ("moco", 0), ("deep_cluster", 1)]
+)
 def test_a_training_killed_twice_ends_with_the_bits_of_one_never_killed(
-    prepared_cohort: Path, tmp_path: Path, workers: int
+    prepared_cohort: Path, tmp_path: Path, method: str, workers: int
 ) -> None:
-    whole = start(prepared_cohort, tmp_path / "whole")
+    whole = start(prepared_cohort, tmp_path / "whole", method=method)
     for epochs_to_see in (3, 1):  # after "epoch 10" the checkpoint of epoch 5 is whole; the second life dies early
-        process = start(prepared_cohort, tmp_path / "killed", workers=workers)
+        process = start(prepared_cohort, tmp_path / "killed", workers=workers, method=method)
         assert process.stdout is not None
         for _ in range(epochs_to_see):
             assert process.stdout.readline().startswith("epoch")
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    last = start(prepared_cohort, tmp_path / "killed", workers=workers)
+    last = start(prepared_cohort, tmp_path / "killed", workers=workers, method=method)
     output, _ = last.communicate(timeout=300)
     assert last.returncode == 0
     assert output.startswith("epoch 1"), "it began anew instead of going on"
     whole.communicate(timeout=300)
     assert whole.returncode == 0
     a, b = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed"))
-    assert a.keys() == b.keys() and "class_weight" in a
+    assert a.keys() == b.keys() and MEMORY[method] in a
     assert [key for key in a if not torch.equal(a[key], b[key])] == []
 
 
