@@ -35,6 +35,7 @@ KEYS: dict[str, Key] = {
     "spacing": Key("(B, 3)", "mm"),
     "seed": Key("(B,)", "the sample's own stream of randomness, from (seed, epoch, index)", floating=False),
     "index": Key("(B,)", "which scan of the data set the sample is from", floating=False),
+    "category": Key("(B,)", "index of the image's class, -1 where it has none", floating=False),
     "number": Key("(B,)", "of the sample, counted from the first of the training", floating=False),
 }
 

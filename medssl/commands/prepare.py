@@ -21,6 +21,7 @@ def prepare(
     labels_required: bool = False,
     resample_labels: bool = False,
     preparation: Preparation = Preparation(),
+    classes: Path | None = None,
     jobs: int = -1,
 ) -> None:
     """Check scans, bring them to one orientation, spacing and intensity, and store them for fast random access.
@@ -28,7 +29,8 @@ def prepare(
     A second run does nothing; a changed file is done again; a scan that cannot be used is listed with the reason.
 
     Args:
-        source: A folder of images, a FreeSurfer SUBJECTS_DIR, a Decathlon or MONAI datalist, a folder of DICOM series.
+        source: A folder of images, a FreeSurfer or FastSurfer SUBJECTS_DIR or one subject's folder of it, a Decathlon
+            or MONAI datalist, a folder of DICOM series.
         out: Folder of the prepared dataset.
         images: Pattern of the images, such as 'scans/*_T1w.nii.gz', where the layout is not found out.
         labels: Pattern of the label maps; its '*' stands for what the images' stands for.
@@ -39,6 +41,8 @@ def prepare(
         labels_required: Refuse scans without a label map.
         resample_labels: Bring label maps on another grid to their image's.
         preparation: What is done to each image.
+        classes: A CSV table of the images' classes, with the columns scan (or subject) and class. Another table later
+            changes the classes alone; without one, the dataset has none.
         jobs: Processes; -1 is one per core.
     """
     file_read = reading if reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
@@ -53,6 +57,7 @@ def prepare(
         labels_required,
         resample_labels,
         jobs,
+        classes=classes,
     )
     print(report.table())
     if name is None and any(scan.label for scan in scans):

@@ -16,13 +16,19 @@ from medssl.files import read_json
 LAYOUTS = """\
   - images and labels told apart by patterns: images/*.nii.gz + labels/*.nii.gz, *_T1w.nii.gz + *_labels.nii.gz (also in
     sub-folders, as in BIDS), imagesTr/*_0000.nii.gz + labelsTr/*.nii.gz, or your own --images and --labels
-  - a FreeSurfer or FastSurfer SUBJECTS_DIR: <id>/mri/{norm,brain,brainmask,T1,orig}.mgz, aseg.mgz, aparc+aseg.mgz
+  - a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject's folder of it: an image <id>/mri/{norm,brain,brainmask,T1,
+    orig_nu,orig}.mgz; labels aparc+aseg.mgz or aparc.DKTatlas+aseg.{mapped,deep}.mgz, aseg.mgz or aseg.auto_noCCseg.mgz
   - a Decathlon or MONAI datalist: a .json file, or a folder with dataset.json
   - DICOM: one series per sub-folder
   - images alone: files that end in """ + ", ".join(VOLUME_SUFFIXES)
 
-FREESURFER_IMAGES = ("norm.mgz", "brain.mgz", "brainmask.mgz", "T1.mgz", "orig.mgz")
+FREESURFER_IMAGES = ("norm.mgz", "brain.mgz", "brainmask.mgz", "T1.mgz", "orig_nu.mgz", "orig.mgz")
 FREESURFER_LABELS = ("aparc+aseg", "aseg")
+# Each labelling's file, and what FastSurfer leaves where its surfaces were not made (its OUTPUT_FILES.md), best first.
+_LABEL_FILES = {
+    "aparc+aseg": ("aparc+aseg.mgz", "aparc.DKTatlas+aseg.mapped.mgz", "aparc.DKTatlas+aseg.deep.mgz"),
+    "aseg": ("aseg.mgz", "aseg.auto_noCCseg.mgz"),
+}
 PATTERNS = (
     ("images/*", "labels/*"),
     ("imagesTr/*_0000.nii.gz", "labelsTr/*.nii.gz"),
@@ -156,26 +162,29 @@ def _refuse_unpaired(root: Path, scans: list[Scan], images: str, labels: str) ->
 
 
 def from_subjects_dir(root: Path, labels: str) -> list[Scan]:
-    """List the subjects of a FreeSurfer or FastSurfer SUBJECTS_DIR; its average subjects are none.
+    """List the subjects of a FreeSurfer or FastSurfer SUBJECTS_DIR, or the one whose own folder ``root`` is.
 
-    Skull-stripped images go first. A subject that has none of them is listed with the first, to be refused.
+    Average subjects are none, unless one is given by itself. Skull-stripped images go first. A subject that has no
+    image is listed with the first name, to be refused.
     """
-    scans = []
-    for mri in sorted(root.glob("*/mri")):
-        subject = mri.parent.name
-        present = {path.name for path in mri.glob("*.mgz")}
-        if subject.startswith("fsaverage") or not present & {
-            *FREESURFER_IMAGES,
-            *(f"{n}.mgz" for n in FREESURFER_LABELS),
-        }:
-            continue
-        image = next((name for name in FREESURFER_IMAGES if name in present), FREESURFER_IMAGES[0])
-        has_label = f"{labels}.mgz" in present
-        other = [name for name in FREESURFER_LABELS if f"{name}.mgz" in present]
-        missing = f"there is no {labels}.mgz in {subject}/mri" + (f", but {other[0]}.mgz" if other else "")
-        label = mri / f"{labels}.mgz" if has_label else None
-        scans.append(Scan(subject, subject, mri / image, label, labels, unlabelled="" if has_label else missing))
-    return scans
+    subjects = [mri.parent for mri in sorted(root.glob("*/mri")) if not mri.parent.name.startswith("fsaverage")]
+    scans = [scan for folder in subjects if (scan := _freesurfer_subject(folder, labels))]
+    alone = None if scans else _freesurfer_subject(root, labels)
+    return scans if alone is None else [alone]
+
+
+def _freesurfer_subject(folder: Path, labels: str) -> Scan | None:
+    """The scan of one subject's folder, or nothing where its ``mri`` holds none of FreeSurfer's and FastSurfer's."""
+    mri, subject = folder / "mri", folder.name if folder.name not in ("", "..") else folder.resolve().name
+    present = {path.name for path in mri.glob("*.mgz")}
+    found = {kind: next((name for name in names if name in present), None) for kind, names in _LABEL_FILES.items()}
+    if not present & set(FREESURFER_IMAGES) and not any(found.values()):
+        return None
+    image = next((name for name in FREESURFER_IMAGES if name in present), FREESURFER_IMAGES[0])
+    label, other = found[labels], next((name for name in found.values() if name), None)
+    missing = f"there is no {labels}.mgz in {subject}/mri" + (f", but {other}" if other else "")
+    path = None if label is None else mri / label
+    return Scan(subject, subject, mri / image, path, labels, unlabelled="" if label else missing)
 
 
 def from_datalist(path: Path) -> list[Scan]:

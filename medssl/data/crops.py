@@ -45,7 +45,10 @@ class CropDataset(Dataset[Sample]):
         self.structure_share, self.seed = structure_share, seed
 
     def __getitem__(self, number: int) -> Sample:
-        """Read sample ``number``; ``image`` is (C, *patch), ``label``, where there is one, (*patch)."""
+        """Read sample ``number``; ``image`` is (C, *patch), ``label``, where there is one, (*patch).
+
+        ``category``, of data with classes, is the index of the image's class, -1 of an image that has none.
+        """
         sample_seed = seed_of(self.seed, number)
         generator = Generator().manual_seed(sample_seed)
         round_, place = divmod(number, len(self.data))
@@ -63,6 +66,9 @@ class CropDataset(Dataset[Sample]):
             sample["label"] = torch.from_numpy(
                 np.ascontiguousarray(pad_to(self.data.label(scan, crop), self.patch_size))
             )
+        if self.data.classes is not None:
+            category = self.data.category(scan)
+            sample["category"] = torch.tensor(-1 if category is None else category)
         return self.pretext(sample, generator)
 
     def _crop(self, scan: int, generator: Generator) -> Slices:

@@ -3,9 +3,10 @@
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,15 @@ MOST_VOXELS = 2**31
 _SNIFFED = 1024  # bytes that nibabel looks at to tell the format
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib, "Maximum Compression Factor")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_GREY_MODES = ("1", "L", "LA", "I", "I;16")  # Pillow's, of PNG and JPEG
+_LUMA = np.array([0.299, 0.587, 0.114])  # of red, green and blue (ITU-R BT.601), as Pillow's grey
+
+
+class Picture(NamedTuple):
+    """A picture's grey (X, Y) and, where it has them, its red, green and blue (3, X, Y); 8 or 16 bits each."""
+
+    grey: NDArray[Any]
+    colours: NDArray[Any] | None
 
 
 def suffix_of(path: Path) -> str:
@@ -100,27 +110,35 @@ def read_itk(path: Path) -> Voxels:
     return data, _LPS_TO_RAS @ affine
 
 
-def read_picture(path: Path, labels: bool) -> Voxels:
-    """Read PNG or JPEG as grey (X, Y), 8 or 16 bits; of a label picture with a palette, the indices.
+def read_picture(path: Path) -> Picture:
+    """Read PNG or JPEG, columns first; transparency is left out.
 
     Raises:
-        InputError: It cannot be read, or a label picture is a JPEG or in colour.
+        InputError: It cannot be read.
     """
-    if labels and suffix_of(path) != ".png":
+    with _opened(path) as picture:
+        if _has_deep_colours(path):
+            colours = _deep_colours(path)
+            return Picture(np.round(_LUMA @ colours.swapaxes(0, 1)).astype(colours.dtype), colours)
+        grey = np.array(picture if picture.mode in ("L", "I", "I;16") else picture.convert("L")).T
+        return Picture(grey, None if picture.mode in _GREY_MODES else np.array(picture.convert("RGB")).T)
+
+
+def read_label_picture(path: Path) -> Voxels:
+    """Read a label map (X, Y) from a grey PNG, or the indices of one with a palette; pixels of 1 mm.
+
+    Raises:
+        InputError: It cannot be read, is a JPEG or in colour.
+    """
+    if suffix_of(path) != ".png":
         raise InputError(f"{path}: JPEG blurs label ids at edges; give the label map as PNG.")
-    try:
-        with Image.open(path) as picture:
-            if labels and picture.mode not in ("1", "L", "P", "I", "I;16"):
-                raise InputError(
-                    f"{path}: the label map is in colour (mode {picture.mode}); labels are one whole number per pixel."
-                )
-            grey = picture if labels or picture.mode in ("L", "I", "I;16") else picture.convert("L")
-            pixels = np.array(grey)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a picture ({error}). It may be truncated: copy it again."
-        ) from error
-    return (pixels.astype(np.uint8) if pixels.dtype == bool else pixels).T, np.eye(4)
+    with _opened(path) as picture:
+        if picture.mode not in ("1", "L", "P", "I", "I;16"):
+            raise InputError(
+                f"{path}: the label map is in colour (mode {picture.mode}); labels are one whole number per pixel."
+            )
+        pixels = np.array(picture).T
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, np.eye(4)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -139,6 +157,39 @@ def files_of(path: Path) -> tuple[Path, ...]:
     if not name or not data.is_file():
         raise InputError(f"{path}: its data file '{name}' (ElementDataFile) is not there. Copy both, or use .mha.")
     return (path, data)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; what goes wrong with it inside the block is refused by name."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+        reason = str(error).strip().split("\n")[-1]
+        raise InputError(
+            f"{path}: cannot be read as a picture ({reason}). It may be truncated: copy it again."
+        ) from error
+
+
+def _has_deep_colours(path: Path) -> bool:
+    """Say whether a file is a PNG whose pixels are several numbers of 16 bits, of which Pillow would keep 8.
+
+    Depth and colour type are bytes 24 and 25 (PNG specification, 11.2.2 IHDR); types 2, 4 and 6 are colours, grey with
+    transparency, colours with transparency.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(26)
+    return start[:8] == b"\x89PNG\r\n\x1a\n" and start[24] == 16 and start[25] in (2, 4, 6)
+
+
+def _deep_colours(path: Path) -> NDArray[np.uint16]:
+    """Read red, green and blue (3, X, Y) of 16 bits."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("PNGImageIO")
+    reader.SetFileName(str(path))
+    colours: NDArray[np.uint16] = sitk.GetArrayFromImage(reader.Execute()).T[:3]
+    return colours
 
 
 def _check_stream(path: Path) -> None:

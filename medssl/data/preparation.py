@@ -10,7 +10,8 @@ than the upper percentile is cut. Over an uncalibrated 16-bit and FreeSurfer's 8
 matter, cortex, ventricle and thalamus then vary by 0.02 to 0.10 of the contrast between white matter and ventricle;
 stretching between the percentiles leaves 0.06 to 0.17, because two extremes say less of a scan than all its voxels.
 
-CT has a unit, and a window of Hounsfield numbers becomes 0..1.
+CT has a unit, and a window of Hounsfield numbers becomes 0..1. Colours of a picture have a darkest and a brightest
+value: they become 0..1 as well, in three channels, and no image is scaled by what it shows.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ class Preparation:
     Args:
         spacing_mm: The voxel's edge, one number or one per axis; ``None`` keeps each scan's own.
         orientation: The direction in which the axes run; axis 0 from left to right.
-        intensity: "mri" divides by the mean of the foreground, "ct" takes a window of Hounsfield numbers.
+        intensity: "mri" divides by the mean of the foreground, "ct" takes a window of Hounsfield numbers, "rgb" keeps
+            the colours of pictures, such as frames of an endoscopy, in three channels; the others see them in grey.
         percentiles: MRI: the darkest and the brightest value, of the voxels that are not 0.
         window_hu: CT: what becomes 0 and 1. The default shows soft tissue; lungs and bone need a wider one.
         margin: Voxels that are kept around the foreground.
@@ -43,7 +45,7 @@ class Preparation:
 
     spacing_mm: float | tuple[float, ...] | None = 1.0
     orientation: Literal["RAS"] = "RAS"
-    intensity: Literal["mri", "ct"] = "mri"
+    intensity: Literal["mri", "ct", "rgb"] = "mri"
     percentiles: tuple[float, float] = (0.5, 99.5)
     window_hu: tuple[float, float] = (-200.0, 300.0)
     margin: int = 4
@@ -56,7 +58,7 @@ class Preparation:
                 spacing_mm.size in (1, 2, 3) and (spacing_mm > 0).all()
             ),
             f"orientation must be RAS, got {self.orientation}": self.orientation == "RAS",
-            f"intensity must be mri or ct, got {self.intensity}": self.intensity in ("mri", "ct"),
+            f"intensity must be mri, ct or rgb, got {self.intensity}": self.intensity in ("mri", "ct", "rgb"),
             f"percentiles must rise within 0 to 100, got {self.percentiles}": (
                 0 <= self.percentiles[0] < self.percentiles[1] <= 100
             ),
@@ -100,23 +102,45 @@ def prepare_image(volume: Volume, preparation: Preparation) -> PreparedImage:
         InputError: The image cannot be what the preparation says (a CT without negative values, for example).
     """
     conformed = conform(volume, preparation)
-    return crop(conformed, foreground_box(conformed.data, preparation.margin))
+    return crop(conformed, foreground_box(conformed, preparation.margin))
 
 
-def conform(volume: Volume, preparation: Preparation) -> Volume:
-    """Normalise, reorient and resample; the whole field of view, float32 (X, Y, Z) or (X, Y)."""
+def conform(volume: Volume, preparation: Preparation) -> PreparedImage:
+    """Normalise, reorient and resample; the whole field of view."""
     dims = volume.data.ndim
     spacing_mm = preparation.spacing_mm
     if isinstance(spacing_mm, tuple) and len(spacing_mm) != dims:
         raise InputError(f"{volume.name}: is {dims}D, the preparation's spacing has {len(spacing_mm)} numbers.")
     edges_mm = (spacing_mm,) * dims if isinstance(spacing_mm, int | float) else spacing_mm
-    normalised = reorient(Volume(normalise(volume, preparation), volume.affine, volume.path), preparation.orientation)
-    shape, affine = grid(normalised.data.shape, normalised.affine, edges_mm)
-    return Volume(resample(normalised.data, normalised.affine, affine, shape, order=1), affine, volume.path)
+    turned = [
+        reorient(Volume(channel, volume.affine, volume.path), preparation.orientation)
+        for channel in normalise(volume, preparation)
+    ]
+    shape, affine = grid(turned[0].data.shape, turned[0].affine, edges_mm)
+    channels = [resample(one.data, one.affine, affine, shape, order=1) for one in turned]
+    # one channel, which can be a large scan, is not copied
+    return PreparedImage(np.stack(channels) if len(channels) > 1 else channels[0][None], affine)
 
 
 def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
-    """Bring intensities to a common scale, in the same shape: 0 is background, 1 the foreground's mean (CT: 0..1)."""
+    """Bring intensities to a common scale, (C, *spatial): 0 is background, 1 the foreground's mean (CT, colours: 0..1).
+
+    Raises:
+        InputError: The image cannot be what the preparation says.
+    """
+    return _colours(volume) if preparation.intensity == "rgb" else _grey(volume, preparation)[None]
+
+
+def _colours(volume: Volume) -> NDArray[np.float32]:
+    if volume.colours is None:
+        raise InputError(
+            f"{volume.name}: holds no colours, and a preparation with intensity rgb keeps them. Prepare grey images "
+            "apart, with intensity mri or ct."
+        )
+    return volume.colours.astype(np.float32) / np.float32(np.iinfo(volume.colours.dtype).max)
+
+
+def _grey(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
     data = volume.data.astype(np.float32)
     if preparation.intensity == "ct":
         low, high = preparation.window_hu
@@ -142,9 +166,9 @@ def normalise(volume: Volume, preparation: Preparation) -> NDArray[np.float32]:
     return data
 
 
-def foreground_box(data: NDArray[Any], margin: int) -> Box:
+def foreground_box(conformed: PreparedImage, margin: int) -> Box:
     """The smallest box that holds all foreground of a conformed image, widened by ``margin`` inside the grid."""
-    return box_of(data > _AIR, margin)
+    return box_of(np.any(conformed.data > _AIR, axis=0), margin)
 
 
 def box_of(mask: NDArray[np.bool_], margin: int = 0) -> Box:
@@ -157,9 +181,9 @@ def box_of(mask: NDArray[np.bool_], margin: int = 0) -> Box:
     return tuple(ends)
 
 
-def crop(conformed: Volume, box: Box) -> PreparedImage:
-    """Cut a box out of a conformed volume and give it its channel."""
+def crop(conformed: PreparedImage, box: Box) -> PreparedImage:
+    """Cut a box out of a conformed image."""
     affine = conformed.affine.copy()
     starts = np.array([*(part.start for part in box), *[0] * (3 - len(box))], dtype=np.float64)
     affine[:3, 3] += affine[:3, :3] @ starts
-    return PreparedImage(np.ascontiguousarray(conformed.data[box])[None].astype(np.float32, copy=False), affine)
+    return PreparedImage(np.ascontiguousarray(conformed.data[:, *box], dtype=np.float32), affine)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from medssl.data import store
 from medssl.data.catalog import Scan, catalog
+from medssl.data.classes import ClassTable, read_classes
 from medssl.data.cohort import Refused, each, or_refused
 from medssl.data.preparation import Preparation, PreparedImage, prepare_image
 from medssl.data.prepared import PreparedDataset
@@ -39,7 +40,9 @@ class PrepareReport:
         made: The scans that were prepared now.
         kept: The scans that had been prepared before.
         refused: The scans that cannot be used.
-        absent: The structures of the label set that no scan holds.
+        absent: The structures of the label set, and the classes of images, that no scan shows.
+        unclassed: The scans that can be used and have no class, where a table gives classes.
+        unmatched: What rows of the table of classes name, where no scan is called so.
     """
 
     out: Path
@@ -47,6 +50,8 @@ class PrepareReport:
     kept: tuple[str, ...]
     refused: tuple[Refused, ...]
     absent: tuple[str, ...]
+    unclassed: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
     def dataset(self) -> PreparedDataset:
         """Open what was prepared."""
@@ -65,6 +70,10 @@ class PrepareReport:
             lines += ["", f"{'refused':<{width}}  why", *(f"{one.scan:<{width}}  {one.reason}" for one in self.refused)]
         if self.absent:
             lines += ["", f"No scan holds {', '.join(self.absent)}: what is not there cannot be learned."]
+        if self.unclassed:
+            lines += ["", f"{len(self.unclassed)} scans have no class: {', '.join(self.unclassed)}."]
+        if self.unmatched:
+            lines += ["", f"Warning: {len(self.unmatched)} rows of classes have no scan: {', '.join(self.unmatched)}."]
         return "\n".join(lines)
 
 
@@ -77,6 +86,7 @@ def prepare(
     resample_labels: bool = False,
     jobs: int = -1,
     progress: bool | None = None,
+    classes: Path | None = None,
 ) -> PrepareReport:
     """Prepare every scan that can be, in parallel; a scan that cannot never stops the others.
 
@@ -91,11 +101,14 @@ def prepare(
         resample_labels: Accept label maps on another grid than their image's.
         jobs: Processes; -1 is one per core.
         progress: A bar; by default on a terminal only.
+        classes: A table of the images' classes, see ``read_classes``; images are not prepared anew for it.
 
     Raises:
-        InputError: No scan can be used, or the disk is full (what was done is kept).
+        InputError: No scan can be used, the table is none or names no scan, or the disk is full (what was done is
+            kept).
     """
     scans = sorted(catalog(source) if isinstance(source, Path) else source, key=lambda scan: scan.name)
+    table = None if classes is None else _class_table(classes, scans)
     recipe = Recipe(preparation, protocol, labels_required, resample_labels)
     entries = out / "scans"
 
@@ -115,28 +128,37 @@ def prepare(
         if scan.name in identities and identities[scan.name].key in reasons
     ]
     rows = [
-        _row(scan, identities[scan.name], store.read_meta(entries / identities[scan.name].key))
+        _row(scan, identities[scan.name], store.read_meta(entries / identities[scan.name].key), table)
         for scan in scans
         if scan.name in identities and identities[scan.name].key not in reasons
     ]
-    rows, other = _of_one_dimensionality(rows)
+    rows, other = _of_one_kind(rows)
     refused = sorted([*refused, *other], key=lambda one: one.scan)
 
     write_refused(out / "refused.csv", refused)
     if not rows:
         first = "".join(f"\n  {one.scan}: {one.reason}" for one in refused[:5])
         raise InputError(f"{out}: none of the {len(scans)} scans can be used (refused.csv lists them all):{first}")
-    _write_index(out, rows, recipe)
+    _write_index(out, rows, recipe, table)
     _remove_all_but({row["key"] for row in rows}, entries)
     made = tuple(row["scan"] for row in rows if row["key"] in todo)
     kept = tuple(row["scan"] for row in rows if row["key"] not in todo)
-    return PrepareReport(out, made, kept, tuple(refused), _absent(rows, protocol))
+    absent = (*_absent(rows, protocol), *_absent_classes(rows, table))
+    unclassed = () if table is None else tuple(row["scan"] for row in rows if row["category"] < 0)
+    unmatched = () if table is None else table.without_scan(scans)
+    return PrepareReport(out, made, kept, tuple(refused), absent, unclassed, unmatched)
 
 
 def write_refused(path: Path, refused: Sequence[Refused]) -> None:
     """Write the scans that cannot be used as CSV: scan, subject, reason."""
     with write_aside(path) as aside:
         pd.DataFrame([asdict(one) for one in refused], columns=["scan", "subject", "reason"]).to_csv(aside, index=False)
+
+
+def _class_table(path: Path, scans: Sequence[Scan]) -> ClassTable:
+    table = read_classes(path)
+    table.check(scans)  # before the long work
+    return table
 
 
 def _identify(recipe: Recipe, scan: Scan) -> Identity | Refused:
@@ -152,35 +174,37 @@ def _make(recipe: Recipe, scan: Scan, folder: Path) -> Refused | None:
     return None
 
 
-def _row(scan: Scan, identity: Identity, meta: dict[str, Any] | None) -> dict[str, Any]:
+def _row(scan: Scan, identity: Identity, meta: dict[str, Any] | None, table: ClassTable | None) -> dict[str, Any]:
+    category = None if table is None else table.category(scan)
     return {
         "scan": scan.name,
         "subject": scan.subject,
         "part": scan.part or "",
         "key": identity.key,
         "source_hash": identity.source_hash,
+        "category": -1 if category is None else category,
+        "channels": 1,  # of scans that were prepared before there were colours
         **(meta or {}),
     }
 
 
-def _of_one_dimensionality(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Refused]]:
-    """A dataset is 2D or 3D: keep what most scans are."""
+def _of_one_kind(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Refused]]:
+    """A dataset is 2D or 3D, and its images have the same number of channels: keep what most scans are."""
     if not rows:
         return [], []
-    dims = Counter(len(row["shape"]) for row in rows).most_common(1)[0][0]
-    other = [
-        Refused(
-            row["scan"],
-            row["subject"],
-            f"{row['scan']}: is {len(row['shape'])}D among {dims}D scans; prepare it apart.",
-        )
-        for row in rows
-        if len(row["shape"]) != dims
+    kinds = [
+        f"{len(row['shape'])}D" + (f" with {row['channels']} channels" if row["channels"] > 1 else "") for row in rows
     ]
-    return [row for row in rows if len(row["shape"]) == dims], other
+    most = Counter(kinds).most_common(1)[0][0]
+    other = [
+        Refused(row["scan"], row["subject"], f"{row['scan']}: is {kind} among {most} scans; prepare it apart.")
+        for row, kind in zip(rows, kinds, strict=True)
+        if kind != most
+    ]
+    return [row for row, kind in zip(rows, kinds, strict=True) if kind == most], other
 
 
-def _write_index(out: Path, rows: list[dict[str, Any]], recipe: Recipe) -> None:
+def _write_index(out: Path, rows: list[dict[str, Any]], recipe: Recipe, table: ClassTable | None) -> None:
     protocol = recipe.protocol
     description = {
         "format": store.FORMAT,
@@ -188,7 +212,8 @@ def _write_index(out: Path, rows: list[dict[str, Any]], recipe: Recipe) -> None:
         "label_set": None if protocol is None else protocol.target.to_dict(),
         "protocol": None if protocol is None else protocol.name,
         "spatial_dims": len(rows[0]["shape"]),
-        "channels": 1,
+        "channels": rows[0]["channels"],
+        "classes": None if table is None else list(table.names),
         "versions": {name: version(name) for name in _DECIDING_PACKAGES},
     }
     write_json(out / "prepared.json", description)
@@ -207,3 +232,8 @@ def _absent(rows: list[dict[str, Any]], protocol: Protocol | None) -> tuple[str,
         return ()
     total = np.sum([row["class_voxels"] or [0] * protocol.target.classes for row in rows], axis=0)
     return tuple(name for name, count in zip(protocol.target.names, total[1:], strict=True) if count == 0)
+
+
+def _absent_classes(rows: list[dict[str, Any]], table: ClassTable | None) -> tuple[str, ...]:
+    found = {row["category"] for row in rows}
+    return () if table is None else tuple(name for i, name in enumerate(table.names) if i not in found)

@@ -27,6 +27,7 @@ class Description:
     protocol: str | None
     spatial_dims: int
     channels: int
+    classes: tuple[str, ...] | None
 
 
 def read_description(root: Path) -> Description:
@@ -45,13 +46,14 @@ def read_description(root: Path) -> Description:
         raise InputError(
             f"{root}: was prepared in format {stored.get('format')}, this medssl reads {store.FORMAT}. Prepare again."
         )
-    label_set = stored["label_set"]
+    label_set, classes = stored["label_set"], stored.get("classes")  # which older datasets do not have
     return Description(
         Preparation.from_dict(stored["preparation"]),
         None if label_set is None else LabelSet.from_dict(label_set),
         stored["protocol"],
         stored["spatial_dims"],
         stored["channels"],
+        None if classes is None else tuple(classes),
     )
 
 
@@ -94,6 +96,11 @@ class PreparedDataset:
         return self.description.channels
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the images' classes, in order of index; ``None`` where no table gave any."""
+        return self.description.classes
+
+    @property
     def scans(self) -> tuple[str, ...]:
         """The scans' names, in order of index."""
         return tuple(self.index["scan"])
@@ -105,8 +112,12 @@ class PreparedDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of which scans these are, what they hold and how they were prepared; 16 hex digits."""
-        return value_hash(self.index[["scan", "subject", "key"]].to_numpy().tolist())
+        """A hash of which scans these are, what they hold and how they were prepared; 16 hex digits.
+
+        It is another one where the images' classes are others.
+        """
+        scans = self.index[["scan", "subject", "key"]].to_numpy().tolist()
+        return value_hash(scans if self.classes is None else [scans, self.classes, self.index["category"].tolist()])
 
     def __len__(self) -> int:
         """The number of scans."""
@@ -141,6 +152,11 @@ class PreparedDataset:
     def labelled(self, i: int) -> bool:
         """Whether scan ``i`` has a label map."""
         return len(self.index["class_voxels"].iat[i]) > 0
+
+    def category(self, i: int) -> int | None:
+        """The index of the class of scan ``i``; ``None`` where it has none."""
+        category = -1 if self.classes is None else int(self.index["category"].iat[i])
+        return None if category < 0 else category
 
     def image(self, i: int, crop: Crop | None = None) -> NDArray[np.float32]:
         """The image (C, *spatial), or the part of it inside ``crop`` (one slice per spatial axis)."""

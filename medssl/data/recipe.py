@@ -75,11 +75,11 @@ class Recipe:
         """
         image = read_volume(scan.image, scan.series)
         conformed = conform(image, self.preparation)
-        box = foreground_box(conformed.data, self.preparation.margin)
+        box = foreground_box(conformed, self.preparation.margin)
         label = None
         if self.protocol is not None and scan.label is not None:
             classes = self._classes(scan.label, image, self.protocol)
-            label = resample(classes.data, classes.affine, conformed.affine, conformed.data.shape, order=0)
+            label = resample(classes.data, classes.affine, conformed.affine, conformed.data.shape[1:], order=0)
             if label.any():
                 box = _union(box, box_of(label > 0))  # no labelled voxel is cut off
             label = np.ascontiguousarray(label[box])
@@ -137,6 +137,7 @@ def _meta(
     counts = [] if label is None else np.bincount(label.ravel(), minlength=classes).tolist()
     return {
         "shape": list(data.shape[1:]),
+        "channels": len(data),
         "affine": affine.ravel().tolist(),
         "class_voxels": counts,
         "source_shape": list(image.data.shape),

@@ -20,6 +20,7 @@ from medssl.data.formats import (
     PICTURE_SUFFIXES,
     files_of,
     read_itk,
+    read_label_picture,
     read_nibabel,
     read_picture,
     suffix_of,
@@ -40,11 +41,13 @@ class Volume:
         data: The voxels, in the file's own type where it has no intensity scaling.
         affine: Voxel index to RAS+ millimetres, (4, 4). A 2D image lies in the plane of the first two columns.
         path: The file or folder it came from.
+        colours: Red, green and blue (3, X, Y) of a picture in colour, in the file's own type; ``data`` is its grey.
     """
 
     data: NDArray[Any]
     affine: NDArray[np.float64]
     path: Path | None = None
+    colours: NDArray[Any] | None = None
 
     @property
     def name(self) -> str:
@@ -66,8 +69,8 @@ def read_volume(path: Path, series: str | None = None) -> Volume:
     """Read an image: NIfTI, MGH, MetaImage, NRRD, a picture, or a folder with one DICOM series.
 
     A trailing axis of one voxel is dropped, so a NIfTI of shape (X, Y, 1) is 2D and one of (X, Y, Z, 1) 3D. PNG and
-    JPEG are read as 2D grey, axis 0 along the columns and axis 1 down the rows, with pixels of 1 mm: they say nothing
-    about their size.
+    JPEG are read as 2D grey, with their colours beside it, axis 0 along the columns and axis 1 down the rows, with
+    pixels of 1 mm: they say nothing about their size.
 
     Args:
         path: The file, or a DICOM folder.
@@ -148,6 +151,7 @@ def source_files(path: Path, series: str | None = None) -> tuple[Path, ...]:
 
 
 def _read(path: Path, series: str | None, labels: bool) -> Volume:
+    colours = None
     if path.is_dir():
         data, affine = dicom.read_series(path, series)
     elif not path.exists():
@@ -156,14 +160,16 @@ def _read(path: Path, series: str | None, labels: bool) -> Volume:
         data, affine = read_nibabel(path)
     elif suffix in ITK_SUFFIXES:
         data, affine = read_itk(path)
+    elif suffix in PICTURE_SUFFIXES and labels:
+        data, affine = read_label_picture(path)
     elif suffix in PICTURE_SUFFIXES:
-        data, affine = read_picture(path, labels)
+        (data, colours), affine = read_picture(path), np.eye(4)
     else:
         raise InputError(
             f"{path}: its name ends in none of {', '.join(VOLUME_SUFFIXES)}; a scan is one of these files, or a folder "
             "that holds a DICOM series."
         )
-    return Volume(data, _checked_affine(affine, data.ndim, _name(path)), path)
+    return Volume(data, _checked_affine(affine, data.ndim, _name(path)), path, colours)
 
 
 def _checked_affine(affine: NDArray[Any], dims: int, name: str) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ def test_an_entry_of_another_version_is_refused():
     [
         ({"spacing_mm": 0.0}, "spacing_mm must be one positive number"),
         ({"spacing_mm": (1.0, -1.0, 1.0)}, "spacing_mm must be one positive number"),
-        ({"intensity": "pet"}, "intensity must be mri or ct, got pet"),
+        ({"intensity": "pet"}, "intensity must be mri, ct or rgb, got pet"),
         ({"percentiles": (99.0, 1.0)}, "percentiles must rise"),
         ({"window_hu": (5.0, 5.0)}, "window_hu must rise"),
         ({"margin": -1}, "margin must be 0 or more"),
