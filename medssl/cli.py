@@ -41,6 +41,8 @@ COMMANDS = {
     "weak-labels": Command("label scans automatically", "medssl.commands.weak_labels", ("source",)),
     "train": Command("train a segmentation network", "medssl.commands.train", ("data",)),
     "pretrain": Command("pretrain an encoder on images without labels", "medssl.commands.pretrain", ("method",)),
+    "audit": Command("find which shortcut a pretraining took", "medssl.commands.audit", ("run",)),
+    "probe": Command("probe what a frozen encoder knows", "medssl.commands.probe", ("encoder",)),
     "predict": Command("segment scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True),
     "evaluate": Command(
         "score label maps against references", "medssl.commands.evaluate", ("predictions", "references")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from medssl.files import write_aside
 from medssl.method import Method
 from medssl.networks.heads import pooled
 from medssl.optimizers import OptimizerName, build_optimizer
+from medssl.patches import check_patch
 from medssl.pretrained import PretrainedEncoder, save_encoder
 from medssl.sample import Batch
 from medssl.training import Precision, fit, use_bf16
@@ -111,6 +112,8 @@ def pretrain(
         InputError: The data do not fit the task, or the two share a subject or a scan.
         CollapsedError: The representation stayed collapsed; the last checkpoint and the history so far remain.
     """
+    train = large_enough(train, recipe.patch_size)
+    held_out = None if held_out is None else large_enough(held_out, recipe.patch_size)
     if train.spatial_dims not in method.spatial_dims:
         raise InputError(
             f"{type(method).__name__} works on {' and '.join(f'{d}D' for d in method.spatial_dims)} images, these are "
@@ -149,6 +152,28 @@ def pretrain(
     )
     save_encoder(kept, out / "encoder")
     return table
+
+
+def large_enough(data: PreparedDataset, patch_size: Sequence[int]) -> PreparedDataset:
+    """Leave out, and name, scans that are smaller than a crop: the padding would give many a task's answer away.
+
+    Raises:
+        InputError: The patch has other dimensions, or no scan is large enough.
+    """
+    check_patch(patch_size, data.spatial_dims)
+    fits = [all(n >= edge for n, edge in zip(data.shape(i), patch_size, strict=True)) for i in range(len(data))]
+    small = [i for i, fit in enumerate(fits) if not fit]
+    if not small:
+        return data
+    least = tuple(min(data.shape(i)[axis] for i in range(len(data))) for axis in range(data.spatial_dims))
+    told = (
+        f"{data.root}: {len(small)} of {len(data)} images are smaller than the patch {tuple(patch_size)}, such as "
+        f"{data.scans[small[0]]} of {data.shape(small[0])} voxels"
+    )
+    if len(small) == len(data):
+        raise InputError(f"{told}. Choose a smaller --recipe.patch_size; {least} fits all.")
+    logger.warning("%s; they are left out. A patch of %s fits all.", told, least)
+    return data.take(i for i, fit in enumerate(fits) if fit)
 
 
 class Watch:

@@ -14,9 +14,10 @@ from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import load_split, save_split, split_subjects
 from medssl.evaluation.retrieval import nearest_neighbours
 from medssl.method import Method
+from medssl.method_file import TrainedMethod, save_method
 from medssl.methods import build_pretext
 from medssl.networks import build_encoder, encoder_parameters
-from medssl.pretrain import PretrainRecipe, estimate
+from medssl.pretrain import PretrainRecipe, estimate, large_enough
 from medssl.pretrain import pretrain as train
 from medssl.report.neighbours import neighbours_picture
 from medssl.report.page import Section, html_report
@@ -68,7 +69,7 @@ def pretrain(
     prepared = prepared_images(data, out / "prepared", images, preparation, jobs)
     parts = _split(prepared, split, held_out_count, seed)
     save_split(out / "split.json", parts)
-    training = prepared.select(parts["train"])
+    training = large_enough(prepared.select(parts["train"]), recipe.patch_size)
     held_out = prepared.select(parts["held_out"]) if parts.get("held_out") else None
     torch.manual_seed(seed)
     if encoder_arguments is None:
@@ -109,6 +110,8 @@ def pretrain(
             look=pictures,
             origin={"run_id": run.run_id, "seed": seed},
         )
+        arguments = (method_arguments or {}, encoder, encoder_arguments, prepared.preparation, vars(recipe))
+        save_method(TrainedMethod(learner, method, *arguments), out / "method")
         representation_picture(history, out / "pictures" / "representation.png")
         last = history.iloc[-1]
         table = last[[name for name in history.columns if "/" in name]].rename("at the end").reset_index()

@@ -136,9 +136,13 @@ class PreparedDataset:
                 f"{self.root}: has no scan of {', '.join(unknown)}; its {len(set(self.subjects))} subjects are "
                 f"{', '.join(sorted(set(self.subjects)))}."
             )
+        return self.take(i for i, subject in enumerate(self.subjects) if subject in wanted)
+
+    def take(self, scans: Iterable[int]) -> "PreparedDataset":
+        """A view of some scans, by their places in the index, in the order given."""
         view = object.__new__(PreparedDataset)
         view.root, view.description = self.root, self.description
-        view.index = self.index[self.index["subject"].isin(wanted)].reset_index(drop=True)
+        view.index = self.index.iloc[list(scans)].reset_index(drop=True)
         return view
 
     def shape(self, i: int) -> tuple[int, ...]:

@@ -40,8 +40,12 @@ class BarlowTwins(Method):
         self.views = views
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Redundancy-reduction loss of a batch, which needs image and seed."""
+        """Redundancy-reduction loss (eq. 1) of a batch, which needs image and seed."""
         require(batch, "image", "seed")
+        if len(batch["image"]) < 2:
+            raise InputError(
+                f"Barlow Twins compares samples: the batch needs at least 2 per device, got {len(batch['image'])}."
+            )
         a, b = self.views(batch["image"], batch["seed"]).unbind(1)  # each (B, C, *spatial)
         z_a, z_b = (self.projector(pooled(self.encoder(view))) for view in (a, b))  # (B, width)
         c = cross_correlation(z_a, z_b)  # (width, width)
@@ -56,8 +60,6 @@ class BarlowTwins(Method):
 
 def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Correlate the columns of two (B, D) embeddings over the batches of all processes; returns (D, D) in float32."""
-    if len(z_a) < 2:
-        raise InputError(f"Barlow Twins compares samples: the batch needs at least 2 per device, got {len(z_a)}.")
     with torch.autocast(z_a.device.type, enabled=False):
         z_a, z_b = standardise(z_a.float()), standardise(z_b.float())
         return all_reduce_mean(z_a.T @ z_b / len(z_a))

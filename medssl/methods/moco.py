@@ -87,7 +87,8 @@ class MoCo(Method):
             shuffled = batch["seed"].argsort()  # seeds are random, so is their order
             k = self.encode(self.key_encoder, self.key_head, x_k[shuffled])[shuffled.argsort()]
         own = self.queue_image == batch["index"].unsqueeze(1)  # (B, K)
-        logits = contrast(q, k, self.queue, own if self.exclude_own else None, self.temperature)
+        excluded = own if self.exclude_own and self.training else None  # held-out images are counted anew
+        logits = contrast(q, k, self.queue, excluded, self.temperature)
         positive = torch.zeros(len(q), dtype=torch.long, device=q.device)
         if self.training:
             self.fresh.append((k, batch["index"]))

@@ -65,6 +65,5 @@ def test_two_processes_give_the_gradient_of_one_with_both_batches(tmp_path: Path
 def test_refuses_a_batch_of_one() -> None:
     network = build_network("unet", 1, 2, 2, channels=(4, 8), refine_channels=4)
     method = BarlowTwins(network.encoder, width=8, views=Views())
-    method.projector.eval()
     with pytest.raises(InputError, match="at least 2 per device, got 1"):
         method.loss({"image": torch.rand(1, 1, 16, 16), "seed": torch.tensor([1])})
