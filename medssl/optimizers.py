@@ -4,7 +4,7 @@ Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024, 
 convolution kernels (out, in, *kernel) are matrices (out, in * kernel) there as here. Norms, biases and layers that see
 one voxel at a time (embeddings, classifiers) are trained by AdamW, as there.
 
-On brain scans it takes a fifth of AdamW's steps to the same Dice, at 3 % more time a step (docs/results.md).
+On brain scans it reaches in 350 steps a Dice that AdamW does not reach in 700 (docs/results.md).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -154,16 +154,23 @@ def is_hidden_kernel(parameter: Tensor) -> bool:
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """Bring all singular values of a matrix near 1 (0.7 to 1.2) by Newton-Schulz iterations; singular vectors stay.
 
+    Every iterate is a polynomial in A = X X^T times X, so the iteration runs on the small square A, and X, which for a
+    kernel is some 27 times as wide, is multiplied twice in place of fifteen times.
+
     Args:
-        matrix: (rows, columns); computed in bf16, returned in its own dtype.
+        matrix: (rows, columns), computed in float32.
         steps: Of the iteration; five are enough for values down to 1/1000 of the largest.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
-    X = (matrix.T if tall else matrix).bfloat16()
-    X = X / (X.norm() + 1e-7)
+    X = (matrix.T if tall else matrix).float()
+    scale = 1 / (X.norm() + 1e-20)
+    X = X * scale
+    A, identity = X @ X.T, torch.eye(len(X), device=X.device)
+    P = identity
     for _ in range(steps):
-        A = X @ X.T
-        X = a * X + (b * A + c * A @ A) @ X
-    nearest: Tensor = (X.T if tall else X).to(matrix.dtype)
-    return nearest
+        Q = a * identity + b * A + c * A @ A
+        P = Q @ P
+        A = Q @ A @ Q  # all are polynomials in the first A, so they commute
+    nearest: Tensor = (P @ X).to(matrix.dtype)
+    return nearest.T if tall else nearest
