@@ -141,7 +141,8 @@ def _listing(what: str) -> str:
 
     known: dict[str, Any] = dict(METHODS if what == "methods" else NETWORKS)
     about = {name: inspect.getmodule(thing).__doc__ or "" for name, thing in known.items()}
-    return "\n".join(f"{name:<14} {text.strip().splitlines()[0]}" for name, text in sorted(about.items()))
+    width = max(map(len, about))
+    return "\n".join(f"{name:<{width}}  {text.strip().splitlines()[0]}" for name, text in sorted(about.items()))
 
 
 def _overview() -> str:

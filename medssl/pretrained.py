@@ -4,6 +4,7 @@
 numbers were filled. ``import_encoder`` reads other projects' weights, ``export_weights`` writes plain ones.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,19 @@ ENCODER = Kind(
 )
 _PART = "encoder."
 
-MONAI_SSL = {"module.": "", "state_dict.": "", "swinViT.": "swin.", "encoder.": ""}
-"""Prefixes in MONAI's published self-supervised weights, and what stands here in their place."""
+MONAI_SSL = {
+    r"^module\.": "",
+    r"^swinViT\.": "",
+    r"^patch_embed\.proj\.": "patches.",
+    **{rf"^layers{stage}\.0\.blocks\.": f"stages.{stage - 1}." for stage in range(1, 5)},
+    **{rf"^layers{stage}\.0\.downsample\.": f"stages.{stage - 1}.2." for stage in range(1, 5)},
+    r"\.attn\.relative_position_bias_table$": ".bias",
+    r"\.attn\.qkv\.": ".qkv.",
+    r"\.attn\.proj\.": ".project.",
+    r"\.mlp\.(linear|fc)1\.": ".mlp.0.",
+    r"\.mlp\.(linear|fc)2\.": ".mlp.2.",
+}
+"""From names in MONAI's published self-supervised Swin UNETR weights to those of ``swin`` with ``merging="monai"``."""
 
 
 @dataclass
@@ -177,18 +189,16 @@ def import_encoder(
     Args:
         encoder: Filled in place.
         path: A safetensors file, or a PyTorch file of tensors alone (read with ``weights_only``: no code is run).
-        keys: What takes the place of prefixes of the file's names, tried in order, such as ``MONAI_SSL``; a prefix that
-            becomes nothing is removed. None leaves names alone.
+        keys: Regular expressions and what takes their place in the file's names, tried in order (as in ``re.sub``),
+            such as ``MONAI_SSL``. None leaves names alone.
         minimum_coverage: Least share of the encoder's numbers that must be filled.
 
     Raises:
         InputError: The file cannot be read without running code, or less is filled.
     """
     weights = _plain_tensors(path)
-    for prefix, instead in (keys or {}).items():
-        weights = {
-            (instead + name.removeprefix(prefix)) if name.startswith(prefix) else name: w for name, w in weights.items()
-        }
+    for pattern, instead in (keys or {}).items():
+        weights = {re.sub(pattern, instead, name): w for name, w in weights.items()}
     return fill(encoder, weights, minimum_coverage, path)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.networks.nets import swin_unetr
 from torch import Tensor
 
 from medssl.data.preparation import Preparation
@@ -109,8 +110,30 @@ def test_names_of_another_project_are_mapped(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": theirs}, tmp_path / "theirs.pt")
     with pytest.raises(InputError, match=r"0\.0% .* unused: module\.encoder"):
         import_encoder(other, tmp_path / "theirs.pt")
-    assert import_encoder(other, tmp_path / "theirs.pt", MONAI_SSL).share == 1
+    assert import_encoder(other, tmp_path / "theirs.pt", {r"^module\.": "", r"^encoder\.": ""}).share == 1
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_weights_in_the_layout_of_monai_s_swin_give_monai_s_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rearrange(x: Tensor, pattern: str) -> Tensor:  # einops is no dependency; MONAI asks it for axes alone
+        before, after = (side.split() for side in pattern.split("->"))
+        return x.permute([before.index(axis) for axis in after])
+
+    monkeypatch.setattr(swin_unetr, "rearrange", rearrange)
+    torch.manual_seed(0)
+    sizes = {"depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 2), "window_size": (2, 2, 2)}
+    theirs = swin_unetr.SwinTransformer(1, 12, patch_size=(2, 2, 2), spatial_dims=3, **sizes)
+    state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"epoch": 1, "state_dict": state}, tmp_path / "theirs.pt")
+    ours = build_encoder("swin", 1, 3, width=12, heads=(1, 2, 2, 2), window=2, merging="monai")
+    coverage = import_encoder(ours, tmp_path / "theirs.pt", MONAI_SSL, 1.0)
+    assert all("relative_position_index" in name for name in coverage.unused)
+    x = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        for a, b in zip(ours(x)[:4], theirs(x)[:4], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_a_file_that_would_run_code_is_refused_without_being_run(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ al., "Swin UNETR", 2022, https://arxiv.org/abs/2201.01266.
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Literal
 
 import torch
 from monai.networks.layers import Conv
-from monai.networks.nets.swin_unetr import PatchMergingV2
+from monai.networks.nets.swin_unetr import PatchMerging, PatchMergingV2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +20,8 @@ from medssl.networks.encoder import Encoder
 from medssl.networks.segmentation import SegmentationNetwork, check_image
 from medssl.networks.unet import Norm, UNetDecoder
 from medssl.networks.vit import check_heads, perceptron, split_heads
+
+Merging = Literal["all", "monai"]
 
 
 def swin(
@@ -29,6 +32,7 @@ def swin(
     depths: Sequence[int] = (2, 2, 2, 2),
     heads: Sequence[int] = (3, 6, 12, 24),
     window: int = 7,
+    merging: Merging = "all",
     refine_channels: int = 15,
     norm: Norm = "instance",
 ) -> SegmentationNetwork:
@@ -42,10 +46,12 @@ def swin(
         depths: Number of transformer blocks of each stage.
         heads: Number of attention heads of each stage; they divide its channels.
         window: Side of the windows; a smaller map is one window.
+        merging: What a voxel of half the resolution is made from: "all" of its 8 neighbours; "monai" is for MONAI's
+            published weights, which see two of them twice and two never.
         refine_channels: Width of the decoder's refinement at full resolution.
         norm: Normalisation in the decoder.
     """
-    encoder = SwinEncoder(in_channels, spatial_dims, width, depths, heads, window)
+    encoder = SwinEncoder(in_channels, spatial_dims, width, depths, heads, window, merging)
     return SegmentationNetwork(encoder, UNetDecoder(encoder, classes, refine_channels, norm))
 
 
@@ -64,6 +70,7 @@ class SwinEncoder(Encoder):
         depths: Sequence[int] = (2, 2, 2, 2),
         heads: Sequence[int] = (3, 6, 12, 24),
         window: int = 7,
+        merging: Merging = "all",
     ) -> None:
         super().__init__()
         if len(depths) != len(heads):
@@ -75,7 +82,8 @@ class SwinEncoder(Encoder):
         self.stages = nn.ModuleList()
         for channels, depth, count in zip(self.channels, depths, heads, strict=False):
             blocks = (SwinBlock(spatial_dims, channels, count, window, shifted=i % 2 == 1) for i in range(depth))
-            self.stages.append(nn.Sequential(*blocks, PatchMergingV2(channels, spatial_dims=spatial_dims)))
+            merge = PatchMergingV2 if merging == "all" else PatchMerging
+            self.stages.append(nn.Sequential(*blocks, merge(channels, spatial_dims=spatial_dims)))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
