@@ -90,7 +90,7 @@ def predict(
 
     Args:
         model: The network runs on the device that it is on.
-        inputs: Files, folders, DICOM folders, or a FreeSurfer SUBJECTS_DIR.
+        inputs: Files, folders, DICOM folders, a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject of it.
         out: Made where it is missing.
         space: "native" is each scan's own grid, "prepared" the cropped grid that the network sees.
         overlap: Least share of a window that its neighbour sees too.

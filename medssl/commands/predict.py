@@ -32,7 +32,7 @@ def predict(
 
     Args:
         model: A model folder, or an MLflow URI such as runs:/<id>/model.
-        inputs: Files, folders of files, DICOM folders, or a FreeSurfer SUBJECTS_DIR.
+        inputs: Files, folders of files, DICOM folders, a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject of it.
         out: Folder of the results.
         space: native is each scan's own grid; prepared is the grid that the network sees.
         overlap: Share of a window that its neighbour sees too; more is slower and a little better.
