@@ -39,7 +39,7 @@ class Command:
 COMMANDS = {
     "prepare": Command("check scans and store them for training", "medssl.commands.prepare", ("source",)),
     "weak-labels": Command("label scans automatically", "medssl.commands.weak_labels", ("source",)),
-    "train": Command("train a segmentation network", "medssl.commands.train", ("data",)),
+    "train": Command("train a network to segment, classify or detect", "medssl.commands.train", ("data",)),
     "pretrain": Command("pretrain an encoder on images without labels", "medssl.commands.pretrain", ("method",)),
     "audit": Command("find which shortcut a pretraining took", "medssl.commands.audit", ("run",)),
     "probe": Command("probe what a frozen encoder knows", "medssl.commands.probe", ("encoder",)),

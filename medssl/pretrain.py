@@ -125,7 +125,7 @@ def pretrain(
     watch = None if held_out is None else Watch(held_out, recipe, look)
     history = fit(
         method,
-        CropDataset(train, recipe.patch_size, method.pretext, seed=seed),
+        CropDataset(train, recipe.patch_size, method.pretext, seed=seed, with_labels=False),
         out,
         steps,
         batch_size=recipe.batch_size,
@@ -237,7 +237,7 @@ def found_again(z: Tensor, z_other: Tensor) -> float:
 
 def held_out_batches(method: Method, data: PreparedDataset, recipe: PretrainRecipe) -> list[Batch]:
     """Read the watched crops, in batches of the recipe's size; a rest of one, which some tasks refuse, is left out."""
-    samples = CropDataset(data, recipe.patch_size, method.pretext, seed=0)
+    samples = CropDataset(data, recipe.patch_size, method.pretext, seed=0, with_labels=False)
     count = max(recipe.watched, 2)
     size = min(recipe.batch_size, count)
     return [
@@ -278,7 +278,7 @@ def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, ste
     """
     before = {name: value.clone() for name, value in method.state_dict().items()}
     device = next(method.parameters()).device
-    samples = CropDataset(train, recipe.patch_size, method.pretext)
+    samples = CropDataset(train, recipe.patch_size, method.pretext, with_labels=False)
     optimizer = build_optimizer(recipe.optimizer, method.parameters(), 0.0, 0.0)
     precision = torch.bfloat16 if use_bf16(recipe.precision) else torch.float32
     times = []

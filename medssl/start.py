@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from medssl.data.preparation import Preparation
 from medssl.errors import InputError
+from medssl.method import Method
 from medssl.model import load_weights
 from medssl.networks.encoder import Encoder
 from medssl.networks.segmentation import SegmentationNetwork
@@ -43,7 +44,7 @@ class Start:
         if not 0 < self.layer_decay <= 1:
             raise InputError(f"layer_decay is a share above 0 and at most 1, got {self.layer_decay}.")
 
-    def fill(self, network: SegmentationNetwork, preparation: Preparation) -> None:
+    def fill(self, network: SegmentationNetwork | Method, preparation: Preparation) -> None:
         """Fill a network, and say how much of it fitted and whether its images were prepared otherwise.
 
         Raises:

@@ -31,7 +31,7 @@ from medssl.training import Precision, fit, use_bf16
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a segmentation network is trained; chosen on validation scans, see docs/results.md.
+    """How a network is trained on labels; chosen for segmentation on validation scans, see docs/results.md.
 
     Args:
         patch_size: Of the crops, voxels.
@@ -170,7 +170,7 @@ def labels_of(data: PreparedDataset) -> LabelSet:
         InputError: They were prepared without labels.
     """
     if data.label_set is None:
-        raise InputError(f"{data.root}: was prepared without labels; segmentation needs them. Prepare it with labels.")
+        raise InputError(f"{data.root}: was prepared without labels; this task needs them. Prepare it with labels.")
     return data.label_set
 
 

@@ -11,6 +11,8 @@ from medssl.augment import Augmentation
 from medssl.errors import InputError
 from medssl.method import Method
 from medssl.methods import METHODS, PRETEXTS, build_pretext
+from medssl.methods.classification import Classification
+from medssl.methods.detection import Detection
 from medssl.methods.segmentation import Boosting, Segmentation
 from medssl.networks import build_network
 from medssl.networks.unet import UNetEncoder
@@ -28,6 +30,19 @@ def segmentation(dims: int) -> Method:
         Boosting(),
         augment=Augmentation(affine=0, intensity=0),
     )
+
+
+def classification(dims: int) -> Method:
+    return Classification(UNetEncoder(1, dims, (4, 8), norm="group"), ["p", "q"], [3, 1], dropout=0.1)
+
+
+def detection(dims: int) -> Method:
+    still = Augmentation(affine=0, intensity=0)
+    return Detection(UNetEncoder(1, dims, (4, 8)), ["a", "b", "c"], [0, 2, 1, 3], width=8, augment=still)
+
+
+TASKS = {"classification": classification, "detection": detection, "segmentation": segmentation}
+"""Methods that need more than images, each built from the number of dimensions."""
 
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -60,7 +75,8 @@ def batch(name: str, dims: int) -> Batch:
     number = torch.arange(SAMPLES)
     if CHANNELS.get(name, 1) == 3:
         image = PALETTE[label.long()].movedim(-1, 1) + 0.05 * torch.rand_like(image)
-    return {"image": image, "label": label.to(torch.uint8), "seed": number + 1, "index": number, "number": number}
+    numbers = {"seed": number + 1, "index": number, "number": number, "category": number % 2}
+    return {"image": image, "label": label.to(torch.uint8), **numbers}
 
 
 def every_method_and_dimension() -> list[tuple[str, int]]:
@@ -72,8 +88,8 @@ each = pytest.mark.parametrize(("name", "dims"), every_method_and_dimension())
 
 def built(name: str, dims: int) -> Method:
     torch.manual_seed(0)
-    if name == "segmentation":
-        return segmentation(dims)
+    if name in TASKS:
+        return TASKS[name](dims)
     method = build_pretext(name, UNetEncoder(CHANNELS.get(name, 1), dims, (4, 8)), **SMALL.get(name, {}))
     method.start_epoch([batch(name, dims)])
     return method

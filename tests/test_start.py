@@ -75,7 +75,7 @@ def test_every_encoder_has_layers_in_order_that_hold_each_parameter_once(name: s
 def test_images_prepared_otherwise_are_said(encoder: Path, caplog: pytest.LogCaptureFixture) -> None:
     network = build_network("unet", 1, 4, 3, **ARGUMENTS)
     Start(encoder=str(encoder)).fill(network, Preparation())
-    assert "otherwise" not in caplog.text
+    assert "prepared otherwise (" not in caplog.text
     Start(encoder=str(encoder)).fill(network, Preparation(spacing_mm=2.0))
     assert "prepared otherwise (spacing_mm 1.0, now 2.0)" in caplog.text
 

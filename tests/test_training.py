@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,9 +15,14 @@ import torch
 from torch import Tensor
 
 from medssl.augment import Augmentation
+from medssl.data.catalog import catalog
 from medssl.data.crops import CropDataset, EpochSampler
+from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
 from medssl.errors import InputError
+from medssl.labels.lut import LabelSet
+from medssl.labels.protocols import protocol
+from medssl.method import as_read
 from medssl.methods.segmentation import Segmentation
 from medssl.networks import build_network
 from medssl.sample import Batch
@@ -223,6 +229,17 @@ def test_a_sample_is_a_function_of_its_number_alone(prepared_cohort: Path) -> No
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not torch.equal(a["image"], one[8]["image"])
     assert sorted(int(one[n]["index"]) for n in range(6)) == list(range(6))
+
+
+def test_a_task_that_needs_no_labels_takes_scans_that_lack_them(
+    cohort: Path, tmp_path: Path, toy_structures: LabelSet
+) -> None:
+    scans = [scan if i else replace(scan, label=None) for i, scan in enumerate(catalog(cohort)[:3])]
+    data = prepare(scans, tmp_path, protocol("same", toy_structures), jobs=1, progress=False).dataset()
+    samples = CropDataset(data, (16, 16, 16), as_read, with_labels=False)
+    assert all("label" not in samples[number] for number in range(3))
+    with pytest.raises(InputError, match="'s0' was prepared without labels"):
+        [CropDataset(data, (16, 16, 16), as_read)[number] for number in range(3)]
 
 
 def test_no_warning_reaches_the_user(prepared_cohort: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def audit(
     site_of = None if sites is None else read_sites(sites)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     method = trained.method.to(device)
-    samples = CropDataset(held_out, trained.patch_size, method.pretext, seed=seed)
+    samples = CropDataset(held_out, trained.patch_size, method.pretext, seed=seed, with_labels=False)
     rescored = rescore(method, _batches(samples, crops, batch_size, device))
     judgement = judge(rescored)
     with torch.random.fork_rng():

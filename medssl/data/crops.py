@@ -30,6 +30,8 @@ class CropDataset(Dataset[Sample]):
         structure_share: Share of the crops that are taken around a structure, each structure equally often; the rest
             is anywhere. 0 needs no labels.
         seed: Of everything drawn.
+        with_labels: Read the label maps where the data have some; a task that needs none reads faster without, and
+            then scans may lack them.
     """
 
     def __init__(
@@ -39,10 +41,11 @@ class CropDataset(Dataset[Sample]):
         pretext: Pretext,
         structure_share: float = 0.0,
         seed: int = 0,
+        with_labels: bool = True,
     ) -> None:
         check_patch(patch_size, data.spatial_dims)
         self.data, self.patch_size, self.pretext = data, tuple(patch_size), pretext
-        self.structure_share, self.seed = structure_share, seed
+        self.structure_share, self.seed, self.with_labels = structure_share, seed, with_labels
 
     def __getitem__(self, number: int) -> Sample:
         """Read sample ``number``; ``image`` is (C, *patch), ``label``, where there is one, (*patch).
@@ -62,7 +65,7 @@ class CropDataset(Dataset[Sample]):
             "index": torch.tensor(scan),
             "number": torch.tensor(number),
         }
-        if self.data.label_set is not None:
+        if self.with_labels and self.data.label_set is not None:
             sample["label"] = torch.from_numpy(
                 np.ascontiguousarray(pad_to(self.data.label(scan, crop), self.patch_size))
             )

@@ -1,14 +1,16 @@
 """Methods by name; one file each."""
 
 from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from medssl.errors import InputError
 from medssl.method import Method
 from medssl.methods.barlow_twins import BarlowTwins
+from medssl.methods.classification import Classification
 from medssl.methods.colorization import Colorization
 from medssl.methods.context_prediction import ContextPrediction
 from medssl.methods.deep_cluster import DeepCluster
+from medssl.methods.detection import Detection
 from medssl.methods.exemplar import Exemplar
 from medssl.methods.inpainting import Inpainting
 from medssl.methods.jigsaw import Jigsaw
@@ -36,7 +38,14 @@ PRETEXTS: dict[str, type[Method]] = {
 }
 """Methods that need images alone; each is built from an encoder and its own arguments."""
 
-METHODS: dict[str, type[Method]] = {**PRETEXTS, "segmentation": Segmentation}
+METHODS: dict[str, type[Method]] = {
+    **PRETEXTS,
+    "classification": Classification,
+    "detection": Detection,
+    "segmentation": Segmentation,
+}
+
+Built = TypeVar("Built", bound=Method)
 
 
 def build_pretext(name: str, encoder: Encoder, **arguments: Any) -> Method:
@@ -52,7 +61,20 @@ def build_pretext(name: str, encoder: Encoder, **arguments: Any) -> Method:
     """
     if name not in PRETEXTS:
         raise InputError(f"There is no method of pretraining '{name}'. Methods: {', '.join(sorted(PRETEXTS))}.")
-    method = PRETEXTS[name]
+    return build_method(PRETEXTS[name], encoder, **arguments)
+
+
+def build_method(method: type[Built], encoder: Encoder, **arguments: Any) -> Built:
+    """Build any method that is made from an encoder.
+
+    Args:
+        method: One of ``METHODS``.
+        encoder: The network to train.
+        **arguments: The method's own, as for ``build_pretext``.
+
+    Raises:
+        InputError: The method does not take one of the arguments.
+    """
     kinds = get_type_hints(method.__init__)
     try:
         built = {
@@ -61,6 +83,7 @@ def build_pretext(name: str, encoder: Encoder, **arguments: Any) -> Method:
         }
         return method(encoder, **built)
     except TypeError as error:
+        name = next(name for name, known in METHODS.items() if known is method)
         raise InputError(f"The method '{name}' cannot be built from {arguments}: {error}.") from error
 
 
