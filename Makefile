@@ -1,7 +1,7 @@
 # `make test` and `make demo` need Python >= 3.11 and make; everything else is installed into .venv on the first call.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format
+.PHONY: help demo demo-pretrain test check format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,12 +11,18 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ITK_GLOBAL
 
 help:
 	@echo "make demo    the brain pipeline on sample_data, under runs/demo"
+	@echo "make demo-pretrain  an encoder from scans without labels, and what it knows, under runs/demo-pretrain"
 	@echo "make test    style, layers, types and tests"
 	@echo "make check   style, layers and types alone"
 	@echo "make format  put the code into its style"
 
 demo: $(VENV)/.installed
 	$(BIN)/medssl run brain_segmentation --config sample_data/demo.yaml --out runs/demo
+
+demo-pretrain: $(VENV)/.installed
+	$(BIN)/medssl run pretrain_volumes --config sample_data/demo_pretrain.yaml --out runs/demo-pretrain
+	$(BIN)/medssl probe runs/demo-pretrain/encoder --data sample_data/manual --reading same \
+		--label_set sample_data/label_set.txt --out runs/demo-pretrain/probe
 
 test: check
 	$(THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov --cov-report=term

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medssl.cli import main
 from medssl.data.catalog import catalog
 from medssl.data.resample import reorient
 from medssl.data.volumes import Volume, read_labels, read_volume
@@ -109,3 +110,11 @@ def test_the_readme_says_what_ships_and_that_it_is_simulated() -> None:
     assert re.search(rf"\| {len(WEAK)} scans with \*\*weak\*\*", text)
     assert re.search(rf"\| {len(MANUAL)} scans of other subjects", text)
     assert f"the {len(LABELS.structures)} structures" in text
+
+
+@pytest.mark.parametrize(("name", "pipeline"), [("demo", "brain_segmentation"), ("demo_pretrain", "pretrain_volumes")])
+def test_the_settings_of_the_demos_are_accepted(name: str, pipeline: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Path(__file__).parents[1] / "sample_data" / f"{name}.yaml"
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", pipeline, "--config", str(settings), "--out", "somewhere", "--print_config"])
+    assert stopped.value.code == 0, capsys.readouterr().err
