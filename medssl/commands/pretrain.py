@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -114,11 +115,17 @@ def pretrain(
         save_method(TrainedMethod(learner, method, *arguments), out / "method")
         representation_picture(history, out / "pictures" / "representation.png")
         last = history.iloc[-1]
-        table = last[[name for name in history.columns if "/" in name]].rename("at the end").reset_index()
+        named = [name for name in history.columns if "/" in name]
+        table = pd.DataFrame({"score": named, "at the end": last[named].tolist()})
         html_report(
             f"{method} on {len(training)} images",
             [
-                Section("The representation", str(expected), table, [out / "pictures" / "representation.png"]),
+                Section(
+                    "The representation",
+                    f"Estimated before it started: {expected}.",
+                    table,
+                    [out / "pictures" / "representation.png"],
+                ),
                 Section("The task", "Input, target, prediction of held-out crops.", None, pictures.of("task")),
                 Section("Nearest neighbours", "Held-out crops.", None, pictures.of("neighbours")),
             ],
