@@ -1,5 +1,6 @@
 """The command line says what is there, takes YAML, and answers a mistake in one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,8 @@ def test_every_command_explains_its_arguments(name: str, capsys: pytest.CaptureF
 def test_networks_and_methods_are_listed_with_a_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["networks"]) == 0 and main(["methods"]) == 0
     shown = capsys.readouterr().out
-    assert "sdnet          SD-Net" in shown and "segmentation   Segmentation" in shown
+    assert re.search("^sdnet +SD-Net", shown, re.MULTILINE)
+    assert re.search("^segmentation +Segmentation", shown, re.MULTILINE)
 
 
 def echo(first: Path, rest: list[str], *, number: int = 1) -> tuple[Path, list[str], int]:

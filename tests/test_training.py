@@ -72,7 +72,7 @@ MEMORY = {"segmentation": "class_weight", "moco": "queue", "deep_cluster": "cent
 
 
 def start(
-    data: Path, out: Path, steps: int = 23, workers: int = 0, method: str = "segmentation"
+    data: Path, out: Path, steps: int = 43, workers: int = 0, method: str = "segmentation"
 ) -> subprocess.Popen[str]:
     script = START + METHOD[method] + FIT
     command = [sys.executable, "-W", "ignore", "-c", script, str(data), str(out), str(steps), str(workers)]
@@ -96,7 +96,7 @@ def test_a_training_killed_twice_ends_with_the_bits_of_one_never_killed(
     last = start(prepared_cohort, tmp_path / "killed", workers=workers, method=method)
     output, _ = last.communicate(timeout=300)
     assert last.returncode == 0
-    assert output.startswith("epoch 1"), "it began anew instead of going on"
+    assert int(output.split()[1]) >= 10, "it began anew instead of going on"
     whole.communicate(timeout=300)
     assert whole.returncode == 0
     a, b = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed"))

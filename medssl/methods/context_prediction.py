@@ -22,6 +22,7 @@ from medssl.method import Method
 from medssl.networks.encoder import Encoder
 from medssl.networks.heads import classifier
 from medssl.sample import Batch, require
+from medssl.tiles import cut, enlarged, normalised, resized, textured
 
 
 class Grid(NamedTuple):
@@ -216,46 +217,10 @@ def integers(largest: Tensor, shape: Sequence[int], draw: Generators) -> Tensor:
     return torch.minimum(drawn, largest)  # rounding may reach the end of the half-open range
 
 
-def cut(image: Tensor, start: Tensor, side: Sequence[int]) -> Tensor:
-    """Cut patches (B, P, C, *side) that start at voxels ``start`` (B, P, dims) of images (B, C, *spatial)."""
-    dims = len(side)
-    lead = [torch.arange(n, device=image.device) for n in image.shape[:2]]
-    index = [lead[0].view(-1, *[1] * (2 + dims)), lead[1].view(-1, *[1] * dims)]
-    for axis, n in enumerate(side):
-        along = start[..., axis, None] + torch.arange(n, device=image.device)  # (B, P, n)
-        index.append(along.view(*start.shape[:2], 1, *[n if a == axis else 1 for a in range(dims)]))
-    return image[tuple(index)]
-
-
-def textured(patch: Tensor, image: Tensor, empty: float) -> Tensor:
-    """Say (B, P) whether patches (B, P, C, *side) vary by more than the share ``empty`` of their image's deviation."""
-    within = patch.float().flatten(3).var(3, unbiased=False).mean(2).sqrt()
-    whole = image.float().flatten(2).var(2, unbiased=False).mean(1).sqrt()
-    return within > empty * whole.unsqueeze(1)
-
-
-def normalised(patch: Tensor) -> Tensor:
-    """Bring each channel of each patch (R, C, *side) to mean 0 and standard deviation 1; a constant one to 0."""
-    axes = tuple(range(2, patch.ndim))
-    centred = patch - patch.mean(axes, keepdim=True)
-    return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-5)
-
-
 def coarser(patch: Tensor, factor: float) -> Tensor:
     """Down-sample (R, C, *side) by ``factor`` and up-sample again."""
     small = [max(1, round(n / factor)) for n in patch.shape[2:]]
     return resized(resized(patch, small), patch.shape[2:])
-
-
-def enlarged(patch: Tensor, stride: int) -> Tensor:
-    """Enlarge (R, C, *side) to the next multiples of ``stride``, at least two, so that any encoder takes it."""
-    side = [stride * max(2, -(-n // stride)) for n in patch.shape[2:]]
-    return patch if side == list(patch.shape[2:]) else resized(patch, side)
-
-
-def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Interpolate (R, C, *side) linearly to (R, C, *size)."""
-    return F.interpolate(x, size=list(size), mode="trilinear" if x.ndim == 5 else "bilinear", align_corners=False)
 
 
 def one_channel(patch: Tensor, draw: Generators) -> Tensor:

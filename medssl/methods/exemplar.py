@@ -22,6 +22,7 @@ from medssl.method import Method
 from medssl.networks.encoder import Encoder
 from medssl.networks.heads import accuracy, classifier, pooled
 from medssl.sample import Batch, require
+from medssl.tiles import cut
 
 
 class Exemplar(Method):
@@ -186,7 +187,9 @@ class Exemplar(Method):
         centre, shows = self.places(image, generators(batch["seed"]))
         start = (centre - (self.window - 1) / 2).round().long().clamp(min=0)
         last = torch.tensor(image.shape[2:], device=image.device) - self.window
-        seeds = gather(cut(image, torch.minimum(start, last), self.window).flatten(0, 1))  # (B K, C, *window)
+        seeds = gather(
+            cut(image, torch.minimum(start, last), [self.window] * start.shape[2]).flatten(0, 1)
+        )  # (B K, C, *window)
         seeds = seeds[gather(shows.flatten().float()) > 0][: len(self.bank) - int(self.filled)]
         self.bank[int(self.filled) : int(self.filled) + len(seeds)] = seeds.to(self.bank)
         self.filled += len(seeds)
@@ -203,7 +206,7 @@ class Exemplar(Method):
         free = torch.tensor(image.shape[2:]) - self.patch * torch.tensor(cells)
         origin = (uniform(0, 1, (1, len(cells)), draw, free) * (free + 1)).long().clamp(max=free)
         start = (origin + corner).to(image.device)  # (B, T, dims)
-        strength = gradient(cut(image, start, self.patch))  # (B, T)
+        strength = gradient(cut(image, start, [self.patch] * start.shape[2]))  # (B, T)
         shows = strength > self.empty * strength.mean(1, keepdim=True)
         gumbel = -torch.log(-torch.log(uniform(1e-7, 1 - 1e-7, (len(corner),), draw, image)))
         best = (strength.clamp_min(1e-30).log() + gumbel).topk(self.seeds_per_image, dim=1).indices
@@ -311,17 +314,6 @@ def gradient(cells: Tensor) -> Tensor:
     cells = cells.float()
     axes = range(3, cells.ndim)
     return torch.stack([cells.diff(dim=axis).abs().flatten(2).mean(2) for axis in axes]).mean(0)
-
-
-def cut(image: Tensor, start: Tensor, side: int) -> Tensor:
-    """Cut cells (B, T, C, side, ...) of (B, C, *spatial) that start at voxels (B, T, dims)."""
-    dims = start.shape[2]
-    lead = [torch.arange(n, device=image.device) for n in image.shape[:2]]
-    index = [lead[0].view(-1, *[1] * (2 + dims)), lead[1].view(-1, *[1] * dims)]
-    for axis in range(dims):
-        along = start[..., axis, None] + torch.arange(side, device=image.device)  # (B, T, side)
-        index.append(along.view(*start.shape[:2], 1, *[side if a == axis else 1 for a in range(dims)]))
-    return image[tuple(index)]
 
 
 def window_grid(spatial: Sequence[int], matrix: Tensor, centre: Tensor, patch: int, side: int) -> Tensor:

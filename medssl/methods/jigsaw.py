@@ -24,6 +24,7 @@ from medssl.method import Method
 from medssl.networks.encoder import Encoder
 from medssl.networks.heads import classifier
 from medssl.sample import Batch, require
+from medssl.tiles import cut, enlarged, normalised, textured
 
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue in luminance, ITU-R BT.601
 _ENUMERATED = 9  # all orders of up to 9 tiles are candidates, 362,880; of more tiles, _CANDIDATES random ones
@@ -243,17 +244,6 @@ def smallest_distance(permutations: Tensor) -> int:
     return tiles - int(torch.as_tensor(same).fill_diagonal_(0).max())
 
 
-def cut(image: Tensor, start: Tensor, side: Sequence[int]) -> Tensor:
-    """Cut tiles (B, T, C, *side) of (B, C, *spatial) that start at voxels (B, T, 1 or C, dims)."""
-    dims = len(side)
-    lead = [torch.arange(n, device=image.device) for n in image.shape[:2]]
-    index = [lead[0].view(-1, *[1] * (2 + dims)), lead[1].view(-1, *[1] * dims)]
-    for axis, n in enumerate(side):
-        along = start[..., axis, None] + torch.arange(n, device=image.device)  # (B, T, 1 or C, n)
-        index.append(along.view(*start.shape[:3], *[n if a == axis else 1 for a in range(dims)]))
-    return image[tuple(index)]
-
-
 def shuffled(x: Tensor, slots: Tensor) -> Tensor:
     """Put tile ``slots[b, p, s]`` of x (B, T, ...) into slot s of puzzle p: (B, P, T, ...)."""
     return x[torch.arange(len(x), device=x.device).view(-1, 1, 1), slots]
@@ -270,32 +260,10 @@ def half_turned(x: Tensor, turned: Tensor) -> Tensor:
     return x
 
 
-def textured(tile: Tensor, image: Tensor, empty: float) -> Tensor:
-    """Say (B, T) whether tiles (B, T, C, *side) vary by more than the share ``empty`` of their image's deviation."""
-    within = tile.float().flatten(3).var(3, unbiased=False).mean(2).sqrt()
-    whole = image.float().flatten(2).var(2, unbiased=False).mean(1).sqrt()
-    return within > empty * whole.unsqueeze(1)
-
-
-def normalised(tile: Tensor) -> Tensor:
-    """Bring each channel of each tile (R, C, *side) to mean 0 and standard deviation 1; a constant one to 0."""
-    axes = tuple(range(2, tile.ndim))
-    centred = tile - tile.mean(axes, keepdim=True)
-    return centred / (centred.square().mean(axes, keepdim=True).sqrt() + 1e-5)
-
-
 def greyed(image: Tensor, chosen: Tensor) -> Tensor:
     """Take the colour from the RGB images (B, 3, H, W) that are ``chosen`` (B,)."""
     weight = torch.tensor(_GREY, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
     return torch.where(chosen.view(-1, 1, 1, 1), (image * weight).sum(1, keepdim=True), image)
-
-
-def enlarged(tile: Tensor, stride: int) -> Tensor:
-    """Enlarge (R, C, *side) to the next multiples of ``stride``, at least two, so that any encoder takes it."""
-    side = [stride * max(2, -(-n // stride)) for n in tile.shape[2:]]
-    if side == list(tile.shape[2:]):
-        return tile
-    return F.interpolate(tile, size=side, mode="trilinear" if tile.ndim == 5 else "bilinear")
 
 
 def weighted_mean(values: Tensor, kept: Tensor) -> Tensor:
