@@ -19,6 +19,7 @@ from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
 from medssl.evaluation.health import collapse, representation_health
+from medssl.evaluation.scan_probes import probe_encoder
 from medssl.files import write_aside
 from medssl.method import Method
 from medssl.networks.heads import pooled
@@ -32,6 +33,7 @@ from medssl.views import Views
 logger = logging.getLogger(__name__)
 
 
+_PROBE_CROPS, _PROBE_STEPS = 16, 100  # of the online segmentation probe; medssl probe takes more
 _LEAST_SPREAD = 1e-3  # of the healthy spread of directions; pooled features of like images may have a hundredth
 
 Look = Callable[[Method, list[Batch], Tensor], None]
@@ -54,6 +56,9 @@ class PretrainRecipe:
         epoch_steps: Steps from one look at the representation to the next.
         accumulate: Batches per optimiser step.
         watched: Crops of held-out scans that the representation is looked at on.
+        probe_every: Looks from one probe of the frozen features to the next, where both parts have labels or classes;
+            0 never probes. Labels serve the probes alone.
+        probe_scans: Training scans that the probes are fitted on.
         patience: Collapsed looks in a row after which training stops; None trains on and only warns.
         precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
         workers: Processes that read crops.
@@ -67,6 +72,8 @@ class PretrainRecipe:
     epoch_steps: int = 100
     accumulate: int = 1
     watched: int = 64
+    probe_every: int = 5
+    probe_scans: int = 8
     patience: int | None = 3
     precision: Precision = "auto"
     workers: int = 1
@@ -122,7 +129,7 @@ def pretrain(
     method.check(len(train), train.channels, recipe.patch_size)
     if held_out is not None:
         check_no_leak({"train": train, "held out": held_out})
-    watch = None if held_out is None else Watch(held_out, recipe, look)
+    watch = None if held_out is None else Watch(held_out, recipe, look, train)
     history = fit(
         method,
         CropDataset(train, recipe.patch_size, method.pretext, seed=seed, with_labels=False),
@@ -183,11 +190,19 @@ class Watch:
         data: Held-out scans.
         recipe: Whose patch size, batch size, precision and patience are used.
         look: Called with the method, the batches and their embeddings (N, D).
+        train: Scans whose labels and classes the online probes are fitted on; None never probes.
     """
 
-    def __init__(self, data: PreparedDataset, recipe: PretrainRecipe, look: Look | None = None) -> None:
+    def __init__(
+        self,
+        data: PreparedDataset,
+        recipe: PretrainRecipe,
+        look: Look | None = None,
+        train: PreparedDataset | None = None,
+    ) -> None:
         self.data, self.recipe, self.look = data, recipe, look
-        self.collapsed = 0
+        self.probed = None if train is None else few_with_labels(train, recipe.probe_scans)
+        self.collapsed = self.looks = 0
 
     def __call__(self, method: Method) -> dict[str, float]:
         """Return ``held_out/<part of the loss>`` and ``health/<measure>``, on all watched crops.
@@ -216,7 +231,18 @@ class Watch:
         scores = {f"held_out/{name}": value for name, value in losses.items()}
         scores |= {f"health/{name}": v for name, v in representation_health(centred[:, 0], centred[:, 1]).items()}
         scores["health/found_again"] = found_again(centred[:, 0], centred[:, 1])
+        scores |= {f"probe/{name}": value for name, value in self._probe(method).items()}
         return scores | {"health/collapsed": float(self._alarm(z[:, 0]))}
+
+    def _probe(self, method: Method) -> dict[str, float]:
+        """Probe the frozen features where it is time to, and something is known to probe for."""
+        self.looks += 1
+        every = self.recipe.probe_every
+        if self.probed is None or not len(self.probed) or not every or self.looks % every:
+            return {}
+        return probe_encoder(
+            method.encoder, self.probed, self.data, self.recipe.patch_size, crops=_PROBE_CROPS, steps=_PROBE_STEPS
+        ).scores
 
     def _alarm(self, z: Tensor) -> bool:
         found = collapse(z, centre=True, least_spread=_LEAST_SPREAD)
@@ -227,6 +253,13 @@ class Watch:
         if self.recipe.patience is not None and self.collapsed >= self.recipe.patience:
             raise CollapsedError(f"Stopped after {self.collapsed} looks in a row: {found}")
         return True
+
+
+def few_with_labels(data: PreparedDataset, count: int) -> PreparedDataset:
+    """Take the first scans that have a label map or a class, as many as are wanted."""
+    maps = data.label_set is not None
+    known = [i for i in range(len(data)) if (maps and data.labelled(i)) or data.category(i) is not None]
+    return data.take(known[:count])
 
 
 def found_again(z: Tensor, z_other: Tensor) -> float:

@@ -19,7 +19,18 @@ SMALL = [
     "--recipe.precision",
     "fp32",
 ]
-SHORT = ["--steps", "4", "--recipe.epoch_steps", "2", "--recipe.batch_size", "4", "--recipe.watched", "6"]
+SHORT = [
+    "--recipe.probe_every",
+    "2",
+    "--steps",
+    "4",
+    "--recipe.epoch_steps",
+    "2",
+    "--recipe.batch_size",
+    "4",
+    "--recipe.watched",
+    "6",
+]
 PATCH = ["--recipe.patch_size", "[16,16,16]"]
 
 
@@ -39,6 +50,8 @@ def test_an_encoder_pictures_and_a_page_are_left(finished: Path, capsys: pytest.
     assert kept.name == "unet" and kept.patch_size == (16, 16, 16) and kept.run["method"] == "SimCLR"
     history = pd.read_csv(finished / "history.csv")
     assert {"train/loss", "held_out/loss", "health/effective_rank", "health/found_again"} <= set(history)
+    probed = history["probe/segmentation/dice/mean"]
+    assert probed.isna().tolist() == [True, False] and 0 <= probed.iloc[1] <= 1
     assert {p.name for p in (finished / "pictures").iterdir()} == {"representation.png", "task.png", "neighbours.png"}
     page = (finished / "report.html").read_text()
     assert page.count("<img") == 3 and "minutes per 1000 steps" in page
