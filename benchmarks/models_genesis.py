@@ -85,7 +85,7 @@ def compare(size: tuple[int, ...]) -> None:
     for round_ in range(ROUNDS + 1):
         for name, (by_loop, batched) in pairs.items():
             random, draw = np.random.default_rng(round_), generators(torch.tensor([round_]))
-            times = milliseconds(lambda: by_loop(volume, random)), milliseconds(lambda: batched(draw))  # noqa: B023
+            times = milliseconds(lambda: by_loop(volume, random)), milliseconds(lambda: batched(draw))  # noqa: B023  # both are called at once
             if round_ > 0:  # the first one warms up
                 port[name].append(times[0])
                 here[name].append(times[1])

@@ -297,7 +297,7 @@ class Estimate:
         """Say it in one line, per thousand steps."""
         minutes, memory = self.seconds_per_step * 1000 / 60, self.memory_bytes / 2**30
         disk = self.disk_bytes / 2**20
-        return f"{minutes:.0f} minutes per 1000 steps, {memory:.1f} GiB of memory, {disk:.0f} MiB on disk"
+        return f"{minutes:.1f} minutes per 1000 steps, {memory:.1f} GiB of memory, {disk:.0f} MiB on disk"
 
 
 def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, steps: int = 3) -> Estimate:

@@ -157,4 +157,4 @@ def test_a_name_or_an_argument_that_no_method_has_is_refused() -> None:
 
 def test_views_are_given_as_in_yaml() -> None:
     method = build_pretext("simclr", UNetEncoder(1, 2, (4, 8)), views={"size": [8, 8], "overlap": 0.7})
-    assert method.views == Views(size=(8, 8), overlap=0.7)  # type: ignore[attr-defined]
+    assert method.views == Views(size=(8, 8), overlap=0.7)

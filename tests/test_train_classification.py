@@ -119,7 +119,7 @@ def test_what_cannot_be_learnt_from_is_refused(images: Path, prepared_cohort: Pa
     data = PreparedDataset(images)
 
     def train(data: PreparedDataset, **more: object) -> None:
-        train_classification(data, None, tmp_path, steps=1, **{"recipe": RECIPE, **more})  # type: ignore[arg-type]
+        train_classification(data, None, tmp_path, steps=1, **{"recipe": RECIPE, **more})
 
     with pytest.raises(InputError, match=r"prepared: none of these 6 images has a class"):
         train(PreparedDataset(prepared_cohort))

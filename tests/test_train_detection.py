@@ -96,7 +96,7 @@ def test_what_cannot_be_learnt_from_is_refused(prepared_cohort: Path, tmp_path: 
     data = PreparedDataset(prepared_cohort)
 
     def train(**more: object) -> None:
-        train_detection(data, None, tmp_path, steps=1, **{"recipe": RECIPE, **more})  # type: ignore[arg-type]
+        train_detection(data, None, tmp_path, steps=1, **{"recipe": RECIPE, **more})
 
     with pytest.raises(InputError, match=r"recipe\.frequency_power is of segmentation, and detection has no use"):
         train(recipe=Recipe(frequency_power=1))

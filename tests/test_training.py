@@ -119,7 +119,7 @@ def small(data: PreparedDataset, **arguments: object) -> Segmentation:
     torch.manual_seed(0)
     network = build_network("unet", 1, 4, 3, channels=(4, 8), refine_channels=4)
     assert data.label_set is not None
-    return Segmentation(network, data.label_set.names, [9, 3, 3, 1], **arguments)  # type: ignore[arg-type]
+    return Segmentation(network, data.label_set.names, [9, 3, 3, 1], **arguments)
 
 
 def crops(data: PreparedDataset, method: Segmentation) -> CropDataset:

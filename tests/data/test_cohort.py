@@ -14,7 +14,7 @@ def square(number: int) -> int:
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_results_are_in_the_order_of_the_arguments(backend: str) -> None:
-    assert each(square, [(3,), (1,), (2,)], "squaring", 2, False, backend) == [9, 1, 4]  # type: ignore[arg-type]
+    assert each(square, [(3,), (1,), (2,)], "squaring", 2, False, backend) == [9, 1, 4]
 
 
 def test_no_scans_are_no_work() -> None:

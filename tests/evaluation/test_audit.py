@@ -143,7 +143,7 @@ def scores(columns: dict[tuple[str, str], object], batches: int = 40, measure: s
     rows = [
         {"control": control, "version": version, "batch": number, "score": score, "weight": 1.0}
         for (control, version), values in columns.items()
-        for number, score in enumerate(np.broadcast_to(values, batches))  # type: ignore[call-overload]
+        for number, score in enumerate(np.broadcast_to(values, batches))
     ]
     return Rescored(measure, pd.DataFrame(rows))
 

@@ -98,7 +98,7 @@ def test_an_image_of_hardly_more_than_one_value_stays_finite() -> None:
 
 def test_a_wrong_registration_lists_the_right_ones(phantom: Phantom) -> None:
     with pytest.raises(InputError, match="'syn'; choose demons, bspline or none"):
-        register(phantom().image, phantom().image, "syn")  # type: ignore[arg-type]
+        register(phantom().image, phantom().image, "syn")
 
 
 def test_a_2d_atlas_for_a_3d_scan_is_refused(phantom: Phantom) -> None:

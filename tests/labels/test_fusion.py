@@ -107,4 +107,4 @@ def test_a_weight_too_few_is_refused() -> None:
 
 def test_a_wrong_fusion_lists_the_right_ones() -> None:
     with pytest.raises(InputError, match=r"'mean'.*majority, local, staple"):
-        fuse("mean", maps(2), np.zeros((7, 6, 5), np.float32), [])  # type: ignore[arg-type]
+        fuse("mean", maps(2), np.zeros((7, 6, 5), np.float32), [])

@@ -128,7 +128,7 @@ def test_neuromorphometrics_pairs_have_the_same_names_in_both_tables(real_data: 
 @pytest.mark.real_data
 def test_aseg_and_aparc_of_real_subjects_agree(real_data: Path) -> None:
     folder = real_data / "freesurfer" / "bert" / "mri"
-    labels = [np.asanyarray(nib.load(folder / f"{name}.mgz").dataobj) for name in ("aseg", "aparc+aseg")]  # type: ignore[attr-defined]
+    labels = [np.asanyarray(nib.load(folder / f"{name}.mgz").dataobj) for name in ("aseg", "aparc+aseg")]
     aseg, aparc = (protocol(n, THIRTY_TWO).apply(a) for n, a in zip(("aseg", "aparc+aseg"), labels, strict=True))
     assert (aseg == aparc).all()
     assert len(np.unique(aseg)) == 33

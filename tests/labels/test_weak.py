@@ -55,7 +55,7 @@ def subjects_dir(tmp_path: Path) -> Path:
 
 
 def from_freesurfer(root: Path, out: Path, **more: object) -> WeakLabels:
-    return weak_labels_from_freesurfer(catalog(root, freesurfer_labels="aseg"), out, jobs=1, **more)  # type: ignore[arg-type]
+    return weak_labels_from_freesurfer(catalog(root, freesurfer_labels="aseg"), out, jobs=1, **more)
 
 
 def test_freesurfer_labels_come_out_in_the_numbers_of_the_set(subjects_dir: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def heads(tmp_path: Path, phantom: Phantom) -> list[Scan]:
 
 def from_atlases(targets: list[Scan], atlases: list[Scan], out: Path, **more: object) -> WeakLabels:
     settings: dict[str, object] = {"reading": "same", "working_spacing_mm": 3.0, "jobs": 1} | more
-    return weak_labels_from_atlases(targets, atlases, out, BLOBS, **settings)  # type: ignore[arg-type]
+    return weak_labels_from_atlases(targets, atlases, out, BLOBS, **settings)
 
 
 def test_atlases_give_labels_on_the_scans_own_grid_close_to_the_manual_ones(heads: list[Scan], tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_resuming_registers_only_what_is_missing(
 
 def test_another_way_to_register_or_fuse_is_another_key(heads: list[Scan]) -> None:
     ways = [("majority", "demons", 2.0), ("local", "demons", 2.0), ("majority", None, 2.0), ("majority", "demons", 3.0)]
-    keys = [AtlasLabeller.load(heads[1:], BLOBS, "same", *way).key(heads[0]) for way in ways]  # type: ignore[arg-type]
+    keys = [AtlasLabeller.load(heads[1:], BLOBS, "same", *way).key(heads[0]) for way in ways]
     keys.append(AtlasLabeller.load(heads[2:], BLOBS, "same").key(heads[0]))
     assert len(set(keys)) == 5
     assert AtlasLabeller.load(heads[::-1][:-1], BLOBS, "same").key(heads[0]) == keys[0]

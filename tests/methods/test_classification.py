@@ -22,7 +22,7 @@ def batch(*categories: int) -> Batch:
 
 def built(**arguments: object) -> Classification:
     torch.manual_seed(0)
-    return Classification(UNetEncoder(1, 2, (4, 8), norm="group"), ["a", "b", "c"], **arguments)  # type: ignore[arg-type]
+    return Classification(UNetEncoder(1, 2, (4, 8), norm="group"), ["a", "b", "c"], **arguments)
 
 
 def probabilities(method: Classification, one: Batch) -> Tensor:

@@ -18,7 +18,7 @@ OFF = {"jitter": 0, "coarse": 0, "bias": 0, "gamma": 0, "normalise": False, "col
 
 def build(dims: int = 2, channels: int = 1, **arguments: object) -> ContextPrediction:
     torch.manual_seed(0)
-    return ContextPrediction(UNetEncoder(channels, dims, (4, 8)), width=8, **arguments)  # type: ignore[arg-type]
+    return ContextPrediction(UNetEncoder(channels, dims, (4, 8)), width=8, **arguments)
 
 
 def batch_of(image: Tensor) -> Batch:

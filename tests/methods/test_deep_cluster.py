@@ -28,7 +28,7 @@ versions = pytest.mark.parametrize("version", [1, 2])
 def small(version: int = 1, k: int | None = 3, dims: int = 2) -> DeepCluster:
     torch.manual_seed(0)
     encoder = UNetEncoder(1, dims, (4, 8))
-    return DeepCluster(encoder, k, version, components=2, hidden=16, width=8)  # type: ignore[arg-type]
+    return DeepCluster(encoder, k, version, components=2, hidden=16, width=8)
 
 
 def batch(numbers: Sequence[int]) -> Batch:

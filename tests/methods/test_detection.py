@@ -18,7 +18,7 @@ STILL = Augmentation(affine=0, intensity=0)
 def built(dims: int = 2, **arguments: object) -> Detection:
     torch.manual_seed(0)
     arguments = {"width": 8, "augment": STILL, "structures": ["a", "b"], **arguments}
-    return Detection(UNetEncoder(1, dims, (4, 8), norm="group"), **arguments)  # type: ignore[arg-type]
+    return Detection(UNetEncoder(1, dims, (4, 8), norm="group"), **arguments)
 
 
 def batch(label: Tensor) -> Batch:

@@ -21,7 +21,7 @@ STILL = {"translation": 0, "scale": (1, 1), "rotation_degrees": 0}
 def build(dims: int = 2, channels: int = 1, **arguments: object) -> Exemplar:
     torch.manual_seed(0)
     small = {"patch": 8, "views": 3, "width": 8, "hidden": 16, "seeds": 6}
-    return Exemplar(UNetEncoder(channels, dims, (4, 8)), **{**small, **arguments})  # type: ignore[arg-type]
+    return Exemplar(UNetEncoder(channels, dims, (4, 8)), **{**small, **arguments})
 
 
 def batch_of(image: Tensor) -> Batch:

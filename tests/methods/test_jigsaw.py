@@ -19,7 +19,7 @@ OFF = {"gap": 0, "bias": 0, "normalise": False, "channel_jitter": 0, "grey": 0}
 def build(dims: int = 2, channels: int = 1, **arguments: object) -> Jigsaw:
     torch.manual_seed(0)
     small = {"permutations": 20, "width": 8, "hidden": 16}
-    return Jigsaw(UNetEncoder(channels, dims, (4, 8)), **{**small, **arguments})  # type: ignore[arg-type]
+    return Jigsaw(UNetEncoder(channels, dims, (4, 8)), **{**small, **arguments})
 
 
 def batch_of(image: Tensor) -> Batch:
@@ -176,7 +176,7 @@ def test_the_picture_of_a_right_answer_is_the_target() -> None:
 
     method, batch = build(), batch_of(random(2, 1, 48, 48))
     order = method.puzzle(batch).order
-    method.fc8 = Right()  # type: ignore[assignment]
+    method.fc8 = Right()
     shown = method.show(batch)
     assert torch.equal(shown["prediction"], shown["target"]) and not torch.equal(shown["input"], shown["target"])
 

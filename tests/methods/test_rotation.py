@@ -15,7 +15,7 @@ from medssl.sample import Batch
 
 def build(dims: int = 2, **arguments: object) -> Rotation:
     torch.manual_seed(0)
-    return Rotation(UNetEncoder(1, dims, (4, 8)), **arguments)  # type: ignore[arg-type]
+    return Rotation(UNetEncoder(1, dims, (4, 8)), **arguments)
 
 
 def batch_of(image: Tensor) -> Batch:
@@ -159,7 +159,7 @@ def test_the_picture_of_a_right_answer_is_upright() -> None:
 
     method, batch = build(3, rotations=24, bias=0, coarse=0), batch_of(random(4, 1, 16, 16, 16))
     y = method.turned(batch)[1]
-    method.head = Right()  # type: ignore[assignment]
+    method.head = Right()
     shown = method.show(batch)
     assert torch.equal(shown["prediction"], shown["target"])
 

@@ -23,7 +23,7 @@ STILL = Augmentation(affine=0, mirroring=0, intensity=0)
 def method(**arguments: object) -> Segmentation:
     torch.manual_seed(0)
     network = build_network("unet", 1, 4, 2, channels=(4, 8))
-    return Segmentation(network, ["a", "b", "c"], [100, 30, 20, 10], **arguments)  # type: ignore[arg-type]
+    return Segmentation(network, ["a", "b", "c"], [100, 30, 20, 10], **arguments)
 
 
 def scores(a: float, b: float, c: float, kind: str = "recall") -> dict[str, float]:

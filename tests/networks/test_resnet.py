@@ -43,7 +43,7 @@ def test_the_convolutions_with_weights_are_18_or_50_with_the_classifier() -> Non
 
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_a_block_whose_residual_is_silenced_is_the_identity(block: str) -> None:
-    encoder = ResNetEncoder(1, 2, block, (2,), width=2)  # type: ignore[arg-type]
+    encoder = ResNetEncoder(1, 2, block, (2,), width=2)
     second = encoder.layer1[1]
     nn.init.zeros_((second.bn2 if block == "basic" else second.bn3).weight)
     x = torch.rand(2, encoder.channels[1], 4, 4)
