@@ -15,7 +15,7 @@ from medssl.data.splits import load_split, save_split, split_subjects
 from medssl.errors import InputError
 from medssl.evaluation.printing import rich_table, show
 from medssl.evaluation.retrieval import Neighbours, nearest_neighbours
-from medssl.evaluation.scan_probes import probe_encoder
+from medssl.evaluation.scan_probes import FEWEST, probe_encoder
 from medssl.evaluation.tables import write_table
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import protocol
@@ -103,8 +103,14 @@ def probe(
         )
         run.log_table(table, "probe")
         run.log_file(out / "report.html")
-    means = wide[wide["score"].isin(["dice/mean", "accuracy", "balanced_accuracy", "auc", "recall", "ndcg"])]
-    show(rich_table(means.round(3).astype(str), "Frozen features"))
+    if rows:
+        means = wide[wide["score"].isin(["dice/mean", "accuracy", "balanced_accuracy", "auc", "recall", "ndcg"])]
+        show(rich_table(means.round(3).astype(str), "Frozen features"))
+    else:
+        print(
+            f"{data}: nothing can be scored: at least {FEWEST} scans of each part need a class, or some of each a "
+            "label map. Prepare them with --classes TABLE or --reading; the report shows nearest neighbours alone."
+        )
     print(f"Report: {out / 'report.html'}\nMLflow: {ui_command(out)}")
     return table
 

@@ -12,7 +12,7 @@ from medssl.evaluation.retrieval import retrieve
 from medssl.evaluation.segmentation_probe import probe_segmentation
 from medssl.networks.encoder import Encoder
 
-_FEWEST = 4  # scans of each part with a class
+FEWEST = 4  # scans of each part with a class
 
 
 class Probed(NamedTuple):
@@ -64,7 +64,7 @@ def class_scores(
 ) -> dict[str, float]:
     """Score what vectors of scans tell of the scans' classes; nothing where there are too few with one."""
     rows = [[i for i in range(len(part)) if part.category(i) is not None] for part in (train, test)]
-    if train.classes is None or min(map(len, rows)) < _FEWEST:
+    if train.classes is None or min(map(len, rows)) < FEWEST:
         return {}
     names = train.classes
     a, b = z_train[rows[0]], z_test[rows[1]]

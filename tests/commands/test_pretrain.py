@@ -109,6 +109,19 @@ def test_classes_of_scans_are_probed(cohort: Path, finished: Path, tmp_path: Pat
     assert 0 <= table["retrieval", "ndcg"] <= 1
 
 
+def test_scans_without_labels_or_classes_are_told_that_nothing_can_be_scored(
+    cohort: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"s{i}.nii.gz").write_bytes((cohort / f"s{i}_T1w.nii.gz").read_bytes())
+    words = ["probe", str(finished / "encoder"), "--data", str(folder), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert main([*words, "--random", "false"]) == 0
+    assert "nothing can be scored" in capsys.readouterr().out
+    assert "<img" in (tmp_path / "out" / "report.html").read_text()
+
+
 def refusal(capsys: pytest.CaptureFixture[str], code: int) -> str:
     assert code == 2
     return capsys.readouterr().err
