@@ -129,7 +129,28 @@ def affine_grid(
     half = torch.tensor(list(reversed(size)), device=like.device, dtype=torch.float32) / 2
     matrix = matrix * half.view(1, 1, -1) / half.view(1, -1, 1)  # to normalised coordinates
     theta = torch.cat([matrix, torch.zeros_like(matrix[..., :1])], dim=-1)
-    return F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    return sampling_grid(theta, size)
+
+
+def sampling_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
+    """Do what ``torch.nn.functional.affine_grid`` does, by a sum over the axes: several times faster.
+
+    As there, with ``align_corners`` off: -1 and 1 are the outer faces of the first and the last voxel.
+
+    Args:
+        theta: (B, dims, dims + 1), affine maps of normalised coordinates, last axis first.
+        size: Of the grid, voxels.
+
+    Returns:
+        (B, *size, dims).
+    """
+    dims = len(size)
+    grid = theta[:, :, dims].view(-1, *[1] * dims, dims)
+    for axis, n in enumerate(size):
+        places = (torch.arange(n, device=theta.device, dtype=theta.dtype) * 2 + 1) / n - 1  # of the voxels' centres
+        along = theta[:, None, :, dims - 1 - axis] * places.view(-1, 1)  # (B, n, dims)
+        grid = grid + along.view(-1, *[n if a == axis else 1 for a in range(dims)], dims)
+    return grid
 
 
 def resample(image: Tensor, label: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,13 +179,16 @@ def bias_field(image: Tensor, strength: Tensor, draw: Generators, control_points
     """Multiply by a smooth field exp(f), f interpolated from a coarse grid of normal draws times ``strength`` (B,)."""
     dims = image.ndim - 2
     coarse = torch.stack([torch.randn([1] + [control_points] * dims, generator=g) for g in draw]).to(image.device)
-    field = F.interpolate(
-        coarse * _per_sample(strength, coarse),
-        size=image.shape[2:],
-        mode="trilinear" if dims == 3 else "bilinear",
-        align_corners=True,
-    )
+    field = coarse * _per_sample(strength, coarse)
+    for axis, n in enumerate(image.shape[2:], start=2):  # linear along one axis after the other
+        field = (field.movedim(axis, -1) @ _hats(control_points, n, field)).movedim(-1, axis)
     return image * field.exp()
+
+
+def _hats(points: int, n: int, like: Tensor) -> Tensor:
+    """Weights (points, n) by which n places, ends included, are interpolated between control points."""
+    places = torch.linspace(0, points - 1, n, device=like.device, dtype=like.dtype)
+    return (1 - (torch.arange(points, device=like.device).view(-1, 1) - places).abs()).clamp_min(0)
 
 
 def noise(image: Tensor, sigma: Tensor, draw: Generators) -> Tensor:

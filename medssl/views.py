@@ -13,7 +13,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from medssl.augment import bias_field, blur, chance, exact, gamma, generators, noise, rotation, scale_and_shift, uniform
+from medssl.augment import (
+    bias_field,
+    blur,
+    chance,
+    exact,
+    gamma,
+    generators,
+    noise,
+    rotation,
+    sampling_grid,
+    scale_and_shift,
+    uniform,
+)
 from medssl.errors import InputError
 
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue in luminance, ITU-R BT.601
@@ -138,7 +150,7 @@ def window_grid(size: Sequence[int], centres: Tensor, widths: Tensor, angles: Te
     matrix = torch.diag_embed(widths / 2) @ turn @ torch.diag_embed(signs)  # view coordinates to image coordinates
     reversed_axes = matrix.flip(1).flip(2)  # torch wants the last axis first
     theta = torch.cat([reversed_axes, centres.flip(1).unsqueeze(2)], dim=2)
-    return F.affine_grid(theta, [len(theta), 1, *size], align_corners=False)
+    return sampling_grid(theta, size)
 
 
 def saturate(image: Tensor, change: Tensor) -> Tensor:

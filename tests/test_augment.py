@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from medssl import augment
-from medssl.augment import Augmentation
+from medssl.augment import Augmentation, bias_field, sampling_grid
 
 MIRRORED = torch.tensor([0, 2, 1, 3])
 
@@ -108,3 +109,19 @@ def test_autocast_does_not_move_voxels() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = augment(image, label, seeds, None)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("size", [(5, 4), (3, 4, 6)])
+def test_the_sampling_grid_is_torchs(size: tuple[int, ...]) -> None:
+    dims = len(size)
+    theta = torch.randn(2, dims, dims + 1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sampling_grid(theta, size), F.affine_grid(theta, [2, 1, *size], align_corners=False))
+
+
+@pytest.mark.parametrize("size", [(9, 5), (7, 6, 5)])
+def test_the_bias_field_is_interpolated_linearly_between_its_control_points(size: tuple[int, ...]) -> None:
+    dims = len(size)
+    field = bias_field(torch.ones(1, 1, *size), torch.ones(1), [Generator().manual_seed(3)]).log()
+    coarse = torch.randn([1] + [4] * dims, generator=Generator().manual_seed(3))[None]
+    mode = "trilinear" if dims == 3 else "bilinear"
+    torch.testing.assert_close(field, F.interpolate(coarse, size, mode=mode, align_corners=True))
