@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from medssl.data.crops import CropDataset, EpochSampler
+from medssl.data.crops import EpochSampler, Samples
 from medssl.errors import InputError
 from medssl.files import value_hash, write_aside
 from medssl.memory import keep_freed_memory
@@ -47,7 +47,7 @@ class NonFiniteLossError(InputError):
 
 def fit(
     method: Method,
-    samples: CropDataset,
+    samples: Samples,
     out: Path,
     steps: int,
     *,
@@ -117,9 +117,8 @@ def fit(
         gradient_clip,
         accumulate,
     ]
-    drawn = [samples.seed, samples.patch_size, samples.structure_share, samples.data.fingerprint]
     steering = [patience, monitor, validate_first, sorted((rate_factors or {}).items())]
-    identity = value_hash([settings, steering, drawn, _identity(method)])
+    identity = value_hash([settings, steering, samples.identity, _identity(method)])
     checkpoint = out / "last.ckpt"
     with _quiet():
         trainer = pl.Trainer(
@@ -239,7 +238,7 @@ class _Loop(pl.LightningModule):
 
     def _names(self, batch: Batch) -> str:
         samples = self.trainer.train_dataloader.dataset  # type: ignore[union-attr]  # the loader that fit() was given
-        return ", ".join(samples.data.scans[int(index)] for index in batch["index"])
+        return ", ".join(samples.name(int(index)) for index in batch["index"])
 
     def on_train_epoch_start(self) -> None:
         with self.trainer.precision_plugin.forward_context():

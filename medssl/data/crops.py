@@ -5,7 +5,9 @@ sample can be replayed alone.
 """
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,24 @@ from medssl.patches import Slices, check_patch, pad_to, random_crop, structure_c
 from medssl.sample import Sample
 
 
-class CropDataset(Dataset[Sample]):
+class Samples(Dataset[Sample]):
+    """What the training loop reads: samples 0, 1, 2, ... without end, each a pure function of its number."""
+
+    @abstractmethod
+    def __getitem__(self, number: int) -> Sample:
+        """Read sample ``number``; its ``index`` says which scan or recording it is from."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> list[Any]:
+        """What decides which samples are drawn, JSON-able; a training goes on only with the same."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Name the scan or recording of that index."""
+
+
+class CropDataset(Samples):
     """Samples 0, 1, 2, ... without end: each a crop of one scan.
 
     Every scan is seen once before any is seen again, in an order drawn anew each time.
@@ -73,6 +92,15 @@ class CropDataset(Dataset[Sample]):
             category = self.data.category(scan)
             sample["category"] = torch.tensor(-1 if category is None else category)
         return self.pretext(sample, generator)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides which crops are drawn."""
+        return [self.seed, self.patch_size, self.structure_share, self.data.fingerprint]
+
+    def name(self, index: int) -> str:
+        """Name a scan."""
+        return self.data.scans[index]
 
     def _crop(self, scan: int, generator: Generator) -> Slices:
         shape = self.data.shape(scan)
