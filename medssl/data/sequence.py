@@ -49,19 +49,11 @@ class SparsePoints:
     pixels: NDArray[np.float64] | None = None
 
 
-@dataclass(frozen=True)
-class Stereo:
-    """The second camera of a calibrated pair.
+class PerFrame(Protocol):
+    """Reads what belongs to one frame."""
 
-    Attributes:
-        frames: As many as the first camera's.
-        camera: Its intrinsics.
-        to_left: Rigid transform (4, 4) from the right camera's axes to the left one's, in the sequence's unit.
-    """
-
-    frames: Frames
-    camera: Camera
-    to_left: NDArray[np.float64]
+    def __call__(self, index: int) -> NDArray[np.float32]:
+        """Read it, for the frame of that index."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +64,30 @@ class Truth:
         depth: z of each pixel (H, W) float32 in the sequence's unit, NaN where unknown; called with a frame's index.
         disparity: x in the left picture minus x in the right one, (H, W), pixels, NaN where unknown.
         flow: To the next frame, (H, W, 2), pixels, NaN where unknown.
+        visible: 1 where the other picture (the second camera's, or the next one) shows the pixel too, else 0, (H, W).
     """
 
-    depth: "PerFrame | None" = None
-    disparity: "PerFrame | None" = None
-    flow: "PerFrame | None" = None
+    depth: PerFrame | None = None
+    disparity: PerFrame | None = None
+    flow: PerFrame | None = None
+    visible: PerFrame | None = None
 
 
-class PerFrame(Protocol):
-    """Reads what belongs to one frame."""
+@dataclass(frozen=True)
+class Stereo:
+    """The second camera of a calibrated pair.
 
-    def __call__(self, index: int) -> NDArray[np.float32]:
-        """Read it, for the frame of that index."""
+    Attributes:
+        frames: As many as the first camera's.
+        camera: Its intrinsics.
+        to_left: Rigid transform (4, 4) from the right camera's axes to the left one's, in the sequence's unit.
+        truth: Of the second camera's pictures; its disparity too is x in the left picture minus x in the right one.
+    """
+
+    frames: Frames
+    camera: Camera
+    to_left: NDArray[np.float64]
+    truth: Truth = field(default_factory=Truth)
 
 
 @dataclass(frozen=True)

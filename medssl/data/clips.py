@@ -1,0 +1,299 @@
+"""Clips of prepared recordings, each a pure function of (seed, sample number), as crops of scans are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator
+
+from medssl.data.crops import Samples, seed_of
+from medssl.data.prepared_recordings import PreparedRecordings
+from medssl.data.recording_store import Geometry, Observations, read_geometry
+from medssl.errors import InputError
+from medssl.method import Pretext
+from medssl.sample import Sample
+
+
+class FramePicker(ABC):
+    """Chooses which frames make a clip."""
+
+    @abstractmethod
+    def starts(self, frames: int, geometry: Geometry) -> NDArray[np.int64]:
+        """Frames around which a clip can be taken, ascending; none where the recording has no such clip."""
+
+    @abstractmethod
+    def pick(self, start: int, frames: int, geometry: Geometry, generator: Generator) -> tuple[int, ...]:
+        """The frames of one clip, the one that is learnt on first."""
+
+
+@dataclass(frozen=True)
+class Neighbours(FramePicker):
+    """A frame, and one on each side (or one after it) that the camera has moved to.
+
+    A static pair teaches nothing, so a neighbour is the nearest frame that the picture has moved to by ``motion``, at
+    most ``farthest`` frames away and in the same scene.
+
+    Args:
+        motion: Share of the picture's longer side; 0 takes the next frame.
+        farthest: Frames.
+        before: Take the frame before too.
+    """
+
+    motion: float = 0.01
+    farthest: int = 10
+    before: bool = True
+
+    def starts(self, frames: int, geometry: Geometry) -> NDArray[np.int64]:
+        """Frames that have a neighbour on each side that is asked for."""
+        sides = (-1, 1) if self.before else (1,)
+        found = [t for t in range(frames) if all(self._neighbour(t, side, geometry) is not None for side in sides)]
+        return np.array(found, dtype=np.int64)
+
+    def pick(self, start: int, frames: int, geometry: Geometry, generator: Generator) -> tuple[int, ...]:
+        """(start, before, after) or (start, after)."""
+        picked = [self._neighbour(start, side, geometry) for side in ((-1, 1) if self.before else (1,))]
+        return start, *(t for t in picked if t is not None)
+
+    def _neighbour(self, t: int, side: int, geometry: Geometry) -> int | None:
+        """The nearest usable frame before (-1) or after (1) that the picture has moved far enough to, in its scene."""
+        moved = 0.0
+        for other in range(t + side, t + side * (self.farthest + 1), side):
+            if not 0 <= other < len(geometry.motion) or geometry.scene[other] != geometry.scene[t]:
+                return None
+            moved += geometry.motion[max(other, other - side)]  # of the later frame of the two
+            if moved >= self.motion and geometry.usable[other] and geometry.usable[t]:
+                return other
+        return None
+
+
+@dataclass(frozen=True)
+class PosedPair(FramePicker):
+    """Two frames with poses, some frames apart, in either order.
+
+    Args:
+        nearest: Frames apart, at least.
+        farthest: Frames apart, at most.
+    """
+
+    nearest: int = 5
+    farthest: int = 30
+
+    def starts(self, frames: int, geometry: Geometry) -> NDArray[np.int64]:
+        """Frames with a pose, and another one with a pose at such a distance."""
+        posed = posed_frames(geometry)
+        apart = np.abs(posed[:, None] - posed[None])  # (n, n)
+        paired: NDArray[np.bool_] = ((apart >= self.nearest) & (apart <= self.farthest)).any(1)
+        return posed[paired]
+
+    def pick(self, start: int, frames: int, geometry: Geometry, generator: Generator) -> tuple[int, ...]:
+        """(start, other)."""
+        posed = posed_frames(geometry)
+        apart = np.abs(posed - start)
+        others = posed[(apart >= self.nearest) & (apart <= self.farthest)]
+        return start, int(others[int(torch.randint(len(others), (), generator=generator))])
+
+
+@dataclass(frozen=True)
+class Single(FramePicker):
+    """One frame alone, as stereo needs."""
+
+    def starts(self, frames: int, geometry: Geometry) -> NDArray[np.int64]:
+        """Every frame."""
+        return np.arange(frames)
+
+    def pick(self, start: int, frames: int, geometry: Geometry, generator: Generator) -> tuple[int, ...]:
+        """(start,)."""
+        return (start,)
+
+
+def posed_frames(geometry: Geometry) -> NDArray[np.int64]:
+    """The frames that have a pose, ascending."""
+    if geometry.poses is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(np.isfinite(geometry.poses).all((1, 2)) & geometry.usable)
+
+
+@dataclass(frozen=True)
+class ClipNeeds:
+    """What a method's clips hold beside pictures; a recording without it is refused.
+
+    Args:
+        picker: Which frames.
+        intrinsics: ``intrinsics`` (3, 3).
+        poses: ``pose`` (T, 4, 4), camera to world.
+        right: ``right`` (T, 3, H, W), the second camera's pictures, ``right_valid``,
+            ``right_intrinsics`` (3, 3) and ``right_to_left`` (4, 4).
+        points: ``sparse_depth`` and ``sparse_views`` (T, 1, H, W) of structure from motion's points.
+    """
+
+    picker: FramePicker
+    intrinsics: bool = True
+    poses: bool = False
+    right: bool = False
+    points: bool = False
+
+
+class ClipDataset(Samples):
+    """Samples 0, 1, 2, ... without end: each a clip of one recording.
+
+    Every possible clip of every recording is seen once before any is seen again, in an order drawn anew each time.
+
+    Args:
+        data: The prepared recordings.
+        needs: Which frames make a clip, and what else it holds.
+        pretext: Applied to each sample with the sample's own generator.
+        seed: Of everything drawn.
+        held_out_points: Share of the points of structure from motion that clips never show, to judge by.
+
+    Raises:
+        InputError: No recording has such a clip, or one lacks what is needed.
+    """
+
+    def __init__(
+        self,
+        data: PreparedRecordings,
+        needs: ClipNeeds,
+        pretext: Pretext,
+        seed: int = 0,
+        held_out_points: float = 0.0,
+    ) -> None:
+        self.data, self.needs, self.pretext, self.seed = data, needs, pretext, seed
+        self.held_out_points = held_out_points
+        for i in range(len(data)):
+            self._require(i)
+        starts = [needs.picker.starts(data.frames(i), self._geometry(i)) for i in range(len(data))]
+        self.places = np.array([(i, t) for i, one in enumerate(starts) for t in one], dtype=np.int64).reshape(-1, 2)
+        if not len(self.places):
+            told = ", ".join(f"{name} ({data.frames(i)} frames)" for i, name in enumerate(data.names))
+            raise InputError(
+                f"{data.root}: no clip can be taken as {needs.picker} asks, from {told}. A camera that stands still "
+                "teaches nothing: give a longer recording that moves, or ask for less motion or closer frames."
+            )
+
+    def __getitem__(self, number: int) -> Sample:
+        """Read clip ``number``.
+
+        It holds ``clip`` (T, 3, H, W), 0 to 1, the frame that is learnt on first; ``valid`` (T, 1, H, W), 0 or 1;
+        ``frame`` (T,), the frames' numbers; and what the method needs.
+        """
+        sample_seed = seed_of(self.seed, number)
+        generator = Generator().manual_seed(sample_seed)
+        round_, place = divmod(number, len(self.places))
+        order = torch.randperm(len(self.places), generator=Generator().manual_seed(seed_of(self.seed, round_, "order")))
+        i, start = (int(value) for value in self.places[int(order[place])])
+        times = self.needs.picker.pick(start, self.data.frames(i), self._geometry(i), generator)
+        sample = self.clip(i, times) | {
+            "seed": torch.tensor(seed_of(sample_seed, 1)),
+            "number": torch.tensor(number),
+        }
+        return self.pretext(sample, generator)
+
+    def clip(self, i: int, times: Sequence[int]) -> Sample:
+        """Read the named frames of recording ``i`` and what the method needs beside."""
+        geometry = self._geometry(i)
+        sample: Sample = {
+            "clip": _pictures([self.data.frame(i, t) for t in times]),
+            "valid": _masks([self.data.valid(i, t) for t in times]),
+            "frame": torch.tensor(list(times)),
+            "index": torch.tensor(i),
+        }
+        if self.needs.intrinsics and geometry.intrinsics is not None:
+            sample["intrinsics"] = torch.from_numpy(geometry.intrinsics).float()
+        if self.needs.poses and geometry.poses is not None:
+            sample["pose"] = torch.from_numpy(geometry.poses[list(times)]).float()
+        if self.needs.right and geometry.right_to_left is not None and geometry.right_intrinsics is not None:
+            sample["right"] = _pictures([self.data.right(i, t) for t in times])
+            sample["right_valid"] = _masks([self.data.valid(i, t, right=True) for t in times])
+            sample["right_intrinsics"] = torch.from_numpy(geometry.right_intrinsics).float()
+            sample["right_to_left"] = torch.from_numpy(geometry.right_to_left).float()
+        if self.needs.points and geometry.observations is not None:
+            kept = shown_points(geometry.observations, self.held_out_points)
+            maps = [sparse_maps(geometry.observations, t, self.data.preparation.size, kept) for t in times]
+            sample["sparse_depth"], sample["sparse_views"] = (
+                torch.from_numpy(np.stack(one)) for one in zip(*maps, strict=True)
+            )
+        return sample
+
+    @property
+    def identity(self) -> list[Any]:
+        """What decides which clips are drawn."""
+        return [self.seed, repr(self.needs), self.held_out_points, self.data.fingerprint]
+
+    def name(self, index: int) -> str:
+        """Name a recording."""
+        return self.data.names[index]
+
+    def _geometry(self, i: int) -> Geometry:
+        return _geometry_in(self.data.folder(i))
+
+    def _require(self, i: int) -> None:
+        """Refuse a recording that lacks what the method needs."""
+        geometry, name = self._geometry(i), self.data.names[i]
+        lacks = {
+            "intrinsics of the camera": self.needs.intrinsics and geometry.intrinsics is None,
+            "poses of the camera": self.needs.poses and not len(posed_frames(geometry)),
+            "second camera": self.needs.right and not self.data.has(i, "right"),
+            "points of structure from motion": self.needs.points and geometry.observations is None,
+        }
+        advice = {
+            "intrinsics of the camera": "give --intrinsics fx,fy,cx,cy when preparing, or run medssl sfm on it",
+            "poses of the camera": "run medssl sfm on it, and prepare what that writes",
+            "second camera": "mono video cannot teach stereo; choose monodepth2",
+            "points of structure from motion": "run medssl sfm on it, and prepare what that writes",
+        }
+        for what, missing in lacks.items():
+            if missing:
+                raise InputError(f"{name}: has no {what}, which this method learns from: {advice[what]}.")
+
+
+@lru_cache(maxsize=64)
+def _geometry_in(folder: Path) -> Geometry:
+    """Read a recording's geometry once in each process; a folder is named by what it holds."""
+    return read_geometry(folder)
+
+
+def _pictures(frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Stack frames (3, H, W) of bytes to (T, 3, H, W), 0 to 1."""
+    return torch.from_numpy(np.stack(frames)).float() / 255
+
+
+def _masks(frames: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
+    """Stack masks (H, W) to (T, 1, H, W), 0 or 1."""
+    return torch.from_numpy(np.stack(frames)).float().unsqueeze(1)
+
+
+def shown_points(observations: Observations, held_out: float) -> NDArray[np.bool_]:
+    """Say which points are shown, (P,); the others, a share ``held_out`` and always the same, are to judge by."""
+    count = int(observations.point.max()) + 1 if len(observations.point) else 0
+    return np.random.default_rng(0).random(count) >= held_out
+
+
+def sparse_maps(
+    observations: Observations, frame: int, size: tuple[int, int], points: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw the points that a frame saw into its pixels.
+
+    Args:
+        observations: Of the recording.
+        frame: Which frame.
+        size: Height and width.
+        points: (P,), which of the points are drawn.
+
+    Returns:
+        z of the point in each pixel and how many frames saw it, (1, H, W) each; 0 where there is none. Of several
+        points in one pixel the nearest is drawn.
+    """
+    depth, views = (np.zeros((1, *size), dtype=np.float32) for _ in range(2))
+    rows = np.flatnonzero((observations.frame == frame) & points[observations.point] & (observations.depth > 0))
+    rows = rows[np.argsort(-observations.depth[rows], kind="stable")]  # the nearest is written last
+    x, y = np.rint(observations.pixel[rows]).astype(np.int64).T
+    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    depth[0, y[inside], x[inside]] = observations.depth[rows[inside]]
+    views[0, y[inside], x[inside]] = observations.views[rows[inside]]
+    return depth, views
