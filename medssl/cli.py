@@ -43,10 +43,11 @@ COMMANDS = {
     "pretrain": Command("pretrain an encoder on images without labels", "medssl.commands.pretrain", ("method",)),
     "audit": Command("find which shortcut a pretraining took", "medssl.commands.audit", ("run",)),
     "probe": Command("probe what a frozen encoder knows", "medssl.commands.probe", ("encoder",)),
-    "predict": Command("segment scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True),
+    "predict": Command("segment, classify or box scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True),
     "evaluate": Command(
         "score label maps against references", "medssl.commands.evaluate", ("predictions", "references")
     ),
+    "sfm": Command("find a camera's way through a video, up to scale", "medssl.commands.sfm", ("video",)),
     "compare": Command("compare MLflow runs, with statistics", "medssl.commands.compare", ("runs",), many=True),
 }
 LISTS = {

@@ -104,7 +104,7 @@ def predict(
     Raises:
         InputError: There is nothing to segment, two scans cannot be told apart by name, or ``out`` cannot be written.
     """
-    scans, refused = _scans(inputs)
+    scans, refused = scans_of(inputs)
     segmented = partial(
         segment,
         model,
@@ -265,7 +265,7 @@ def _outputs(out: Path, scan: Scan) -> tuple[Path, Path, Path]:
     return out / f"{scan.name}_dseg.nii.gz", out / f"{scan.name}_dseg.json", out / f"{scan.name}_qc.png"
 
 
-def _scans(inputs: Sequence[Path]) -> tuple[list[Scan], list[dict[str, Any]]]:
+def scans_of(inputs: Sequence[Path]) -> tuple[list[Scan], list[dict[str, Any]]]:
     """List the scans of all inputs, each once and under a name of its own, and the inputs that hold none."""
     found: dict[tuple[Path, str | None], Scan] = {}
     refused: list[dict[str, Any]] = []
@@ -276,7 +276,7 @@ def _scans(inputs: Sequence[Path]) -> tuple[list[Scan], list[dict[str, Any]]]:
             name = dicom.public_name(source) if source.is_dir() else source.name
             refused.append({"scan": name, "reason": str(error)})
     if not found and not refused:
-        raise InputError("There is nothing to segment: give files, folders or a SUBJECTS_DIR.")
+        raise InputError("There are no scans to look at: give files, folders or a SUBJECTS_DIR.")
     return _told_apart(list(found.values())), refused
 
 

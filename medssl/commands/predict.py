@@ -1,15 +1,19 @@
-"""``medssl predict``: a model and scans in, label maps on the scans' own grids out."""
+"""``medssl predict``: a model and scans in, label maps on the scans' own grids out; or classes, or boxes."""
 
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from medssl.errors import InputError
+from medssl.fine_tuning import CLASSIFIER, DETECTOR, load_classifier, load_detector
+from medssl.image_inference import classify, detect
 from medssl.inference import Space
 from medssl.inference import predict as predict_scans
-from medssl.model import load_model
+from medssl.model import MODEL, load_model
 from medssl.report.scans import qc_picture
 from medssl.training import Precision, use_bf16
+from medssl.weights import find_folder
 
 
 def predict(
@@ -28,13 +32,14 @@ def predict(
 ) -> None:
     """Segment scans: label maps on each scan's own grid, a colour table, the volumes, and a picture to check.
 
-    Volumes are voxel counts, not FreeSurfer's partial-volume corrected ones.
+    Volumes are voxel counts, not FreeSurfer's partial-volume corrected ones. A classifier writes classes.csv, the
+    probability of each class for each scan; a detector boxes.csv, each structure's box in mm and in the scan's voxels.
 
     Args:
-        model: A model folder, or an MLflow URI such as runs:/<id>/model.
+        model: The folder of a model, a classifier or a detector, or an MLflow URI such as runs:/<id>/model.
         inputs: Files, folders of files, DICOM folders, a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject of it.
         out: Folder of the results.
-        space: native is each scan's own grid; prepared is the grid that the network sees.
+        space: Segmentation, as the next five: native is each scan's own grid; prepared the grid that the network sees.
         overlap: Share of a window that its neighbour sees too; more is slower and a little better.
         mirror: Average with the left-right mirror image; twice the time.
         largest_component: Keep the largest connected part of each structure.
@@ -43,8 +48,23 @@ def predict(
         precision: auto is bf16 where the processor computes in it.
         device: cpu, cuda, or auto.
     """
-    loaded = load_model(model)
-    loaded.network.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    low = torch.bfloat16 if use_bf16(precision) else torch.float32
+    folder, kind = find_folder(model, MODEL, CLASSIFIER, DETECTOR)
+    if kind is CLASSIFIER:
+        classifier = load_classifier(folder)
+        classifier.method.to(where)
+        table, refused = classify(classifier, inputs, out, low)
+        print(f"{len(table)} scans classified: {out / 'classes.csv'}")
+        return _tell(refused, "classified")
+    if kind is DETECTOR:
+        detector = load_detector(folder)
+        detector.method.to(where)
+        table, refused = detect(detector, inputs, out, low)
+        print(f"{len(table)} boxes in {table['scan'].nunique()} scans: {out / 'boxes.csv'}")
+        return _tell(refused, "looked at")
+    loaded = load_model(folder)
+    loaded.network.to(where)
     result = predict_scans(
         loaded,
         inputs,
@@ -53,13 +73,18 @@ def predict(
         overlap=overlap,
         mirror=mirror,
         largest_component=largest_component,
-        precision=torch.bfloat16 if use_bf16(precision) else torch.float32,
+        precision=low,
         resume=resume,
         draw=qc_picture if pictures else None,
     )
     print(f"{result.volumes['scan'].nunique()} scans segmented: {out}")
     for scan, rows in result.volumes[result.volumes["truncated"]].groupby("scan", sort=False):
         print(f"  {scan}: truncated by the border of the field of view: {', '.join(rows['structure'])}.")
-    if len(result.refused):
-        reasons = "\n".join(f"  {row.reason}" for row in result.refused.itertuples())
-        raise InputError(f"{len(result.refused)} of the inputs could not be segmented:\n{reasons}")
+    _tell(result.refused, "segmented")
+
+
+def _tell(refused: pd.DataFrame, what: str) -> None:
+    """Name the inputs that could not be used, where there are some, as an error: a script must notice."""
+    if len(refused):
+        reasons = "\n".join(f"  {row.reason}" for row in refused.itertuples())
+        raise InputError(f"{len(refused)} of the inputs could not be {what}:\n{reasons}")

@@ -31,13 +31,18 @@ def embed_scans(
     rows = []
     with torch.no_grad():
         for i in range(len(data)):
-            windows = tiles(torch.from_numpy(data.image(i)), patch_size)  # (n, C, *patch)
-            fullness = windows.abs().flatten(1).mean(1)
-            shown = windows[fullness >= empty * fullness.max()]
-            vectors = [pooled(encoder(part.to(device))).float().cpu() for part in shown.split(batch_size)]
+            windows = windows_of(torch.from_numpy(data.image(i)), patch_size, empty)
+            vectors = [pooled(encoder(part.to(device))).float().cpu() for part in windows.split(batch_size)]
             rows.append(torch.cat(vectors).mean(0))
     encoder.train(training)
     return torch.stack(rows)
+
+
+def windows_of(image: Tensor, patch_size: Sequence[int], empty: float = 0.05) -> Tensor:
+    """Cut an image (C, *spatial) into windows (n, C, *patch) that tile it, without those that show background."""
+    windows = tiles(image, patch_size)
+    fullness = windows.abs().flatten(1).mean(1)
+    return windows[fullness >= empty * fullness.max()]
 
 
 def tiles(image: Tensor, patch_size: Sequence[int]) -> Tensor:
