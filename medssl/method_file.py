@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from medssl.data.preparation import Preparation
+from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.errors import InputError
 from medssl.method import Method
 from medssl.methods import build_pretext
@@ -43,12 +44,12 @@ class TrainedMethod:
 
     Attributes:
         method: The module itself, with the encoder inside.
-        name: Its name in ``medssl.methods.PRETEXTS``.
+        name: Its name in ``medssl.methods.PRETEXTS`` or ``medssl.methods.VIDEO``.
         arguments: Its own arguments, JSON-able.
         encoder: The encoder's name in ``medssl.networks.ENCODERS``.
         encoder_arguments: Its own arguments, JSON-able.
-        preparation: How an image becomes what it sees.
-        recipe: How it was trained, JSON-able; ``patch_size`` is of the crops.
+        preparation: How an image, or a recording, becomes what it sees.
+        recipe: How it was trained, JSON-able; ``patch_size`` is of the crops, of methods that learn from crops.
     """
 
     method: Method
@@ -56,7 +57,7 @@ class TrainedMethod:
     arguments: dict[str, Any]
     encoder: str
     encoder_arguments: dict[str, Any]
-    preparation: Preparation
+    preparation: Preparation | RecordingPreparation
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -111,6 +112,11 @@ def load_method(path_or_uri: str | Path) -> TrainedMethod:
         told["method_arguments"],
         told["encoder"],
         told["encoder_arguments"],
-        Preparation.from_dict(told["preparation"]),
+        _preparation(told["preparation"]),
         told["recipe"],
     )
+
+
+def _preparation(told: dict[str, Any]) -> Preparation | RecordingPreparation:
+    """Of recordings where it has the size of pictures, of scans otherwise."""
+    return RecordingPreparation.from_dict(told) if "size" in told else Preparation.from_dict(told)

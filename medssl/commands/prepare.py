@@ -1,10 +1,20 @@
-"""``medssl prepare``: scans in, a prepared dataset out."""
+"""``medssl prepare``: scans or recordings in, a prepared dataset out."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from medssl.data.calibration import read_intrinsics
 from medssl.data.catalog import FREESURFER_LABELS, catalog
 from medssl.data.preparation import Preparation
 from medssl.data.prepare import prepare as prepare_scans
+from medssl.data.prepare_recordings import prepare_recordings
+from medssl.data.prepared_recordings import RecordingPreparation
+from medssl.data.recordings import are_recordings, find_sequences
+from medssl.data.sequence import VideoSequence
+from medssl.data.stereo import Packing, packed_sequence, stereo_sequence
+from medssl.errors import InputError
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import protocol
 
@@ -22,15 +32,25 @@ def prepare(
     resample_labels: bool = False,
     preparation: Preparation = Preparation(),
     classes: Path | None = None,
+    kind: Literal["auto", "scans", "recordings"] = "auto",
+    recording: RecordingPreparation = RecordingPreparation(),
+    intrinsics: str | None = None,
+    right: Path | None = None,
+    packing: Packing | None = None,
+    calibration: Path | None = None,
     jobs: int = -1,
 ) -> None:
-    """Check scans, bring them to one orientation, spacing and intensity, and store them for fast random access.
+    """Check scans or recordings, bring them to one form, and store them for fast random access.
+
+    Scans get one orientation, spacing and intensity. Recordings (videos, stereo, structure from motion) are undistorted
+    and rectified where the cameras are known, cut to the endoscope's field of view, and brought to one size.
 
     A second run does nothing; a changed file is done again; a scan that cannot be used is listed with the reason.
 
     Args:
         source: A folder of images, a FreeSurfer or FastSurfer SUBJECTS_DIR or one subject's folder of it, a Decathlon
-            or MONAI datalist, a folder of DICOM series.
+            or MONAI datalist, a folder of DICOM series; or a video, a folder of videos, a folder of frames, a folder
+            of structure from motion, a COLMAP model, a stereo layout.
         out: Folder of the prepared dataset.
         images: Pattern of the images, such as 'scans/*_T1w.nii.gz', where the layout is not found out.
         labels: Pattern of the label maps; its '*' stands for what the images' stands for.
@@ -43,8 +63,20 @@ def prepare(
         preparation: What is done to each image.
         classes: A CSV table of the images' classes, with the columns scan (or subject) and class. Another table later
             changes the classes alone; without one, the dataset has none.
+        kind: scans or recordings; auto takes videos and layouts with cameras for recordings, all else for scans, so
+            that a folder of frames needs kind recordings.
+        recording: What is done to each recording.
+        intrinsics: Recordings: fx,fy,cx,cy of the camera in pixels, or a file with them and the lens's distortion,
+            where the layout does not tell.
+        right: The second camera's video or folder of frames, of a stereo recording.
+        packing: Where one video holds both views of a stereo recording: side-by-side or top-bottom.
+        calibration: Of the two cameras of a stereo recording, a YAML or JSON file.
         jobs: Processes; -1 is one per core.
     """
+    if kind == "recordings" or (kind == "auto" and (right or packing or are_recordings(source))):
+        sequences = _recordings(source, intrinsics, right, packing, calibration)
+        print(prepare_recordings(sequences, out, recording, jobs).table())
+        return
     file_read = reading if reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
     scans = catalog(source, images, labels, subject_pattern, file_read)
     implied = next((scan.protocol for scan in scans if scan.protocol), None)
@@ -62,3 +94,26 @@ def prepare(
     print(report.table())
     if name is None and any(scan.label for scan in scans):
         print("Label maps were left alone: say how their numbers are to be read with --reading.")
+
+
+def _recordings(
+    source: Path, intrinsics: str | None, right: Path | None, packing: Packing | None, calibration: Path | None
+) -> Sequence[VideoSequence]:
+    """Read recordings, with the cameras that the user tells of.
+
+    Raises:
+        InputError: What is told does not fit the recordings, or is not enough.
+    """
+    if right is not None or packing is not None:
+        if calibration is None:
+            raise InputError(f"{source}: a stereo recording needs --calibration, a file that tells of both cameras.")
+        if right is not None:
+            return [stereo_sequence(source, right, calibration)]
+        return [packed_sequence(source, packing or "side-by-side", calibration)]
+    found = find_sequences(source)
+    if intrinsics is None:
+        return found
+    return [
+        one if one.camera is not None else replace(one, camera=read_intrinsics(intrinsics, one.frames.size))
+        for one in found
+    ]

@@ -56,6 +56,11 @@ class HalfFrames:
         """When each frame is shown, (N,), seconds."""
         return self.whole.times
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the whole frames."""
+        return self.whole.files
+
     def __len__(self) -> int:
         """The number of frames."""
         return len(self.whole)

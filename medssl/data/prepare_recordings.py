@@ -132,7 +132,11 @@ def _key(one: VideoSequence, preparation: RecordingPreparation) -> str:
     known = [one.camera, one.unit, None if one.stereo is None else (one.stereo.camera, one.stereo.to_left.tolist())]
     arrays = [one.poses, one.mask, *([] if one.points is None else [one.points.positions, one.points.seen])]
     numbers = [None if array is None else value_hash(np.nan_to_num(array, nan=-1e300).tolist()) for array in arrays]
-    return value_hash([store.FORMAT, preparation.to_dict(), repr(known), numbers, content_hash(*one.files)])
+    return value_hash([store.FORMAT, preparation.to_dict(), repr(known), numbers, content_hash(*_files(one))])
+
+
+def _files(one: VideoSequence) -> tuple[Path, ...]:
+    return (*one.frames.files, *(() if one.stereo is None else one.stereo.frames.files))
 
 
 def _make(one: VideoSequence, preparation: RecordingPreparation, folder: Path) -> Refused | None:
@@ -201,10 +205,11 @@ def _write_frames(
     """Write every kind of frame, and say what the footage is like."""
     whole = np.ones(one.frames.size, dtype=bool)
     seen = left.mask(whole if mask is None else mask)
-    _write_camera(one.frames.read(chosen), left, seen, preparation, folder, ("frames", "valid"))
+    shining = preparation.highlights if preparation.highlights is not None else mask is not None and not mask.all()
+    _write_camera(one.frames.read(chosen), left, seen, shining, folder, ("frames", "valid"))
     if right is not None and one.stereo is not None:
         _write_camera(
-            one.stereo.frames.read(chosen), right, right.mask(whole), preparation, folder, ("right", "right_valid")
+            one.stereo.frames.read(chosen), right, right.mask(whole), shining, folder, ("right", "right_valid")
         )
     _write_truth(one, chosen, left, folder)
     damaged = set(getattr(one.frames, "damaged", ()))
@@ -221,6 +226,10 @@ class _Stored:
     times: NDArray[np.float64]
     damaged: tuple[int, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(sorted(self.folder.glob("frames-*.b2nd")))
+
     def __len__(self) -> int:
         return len(self.times)
 
@@ -233,7 +242,7 @@ def _write_camera(
     frames: Iterator[NDArray[np.uint8]],
     view: View,
     seen: NDArray[np.bool_],
-    preparation: RecordingPreparation,
+    without_highlights: bool,
     folder: Path,
     kinds: tuple[str, str],
 ) -> None:
@@ -242,7 +251,7 @@ def _write_camera(
     for number, frame in enumerate(frames):
         prepared = view.picture(frame)
         shown = np.ascontiguousarray(prepared.transpose(1, 2, 0))
-        shining = highlights(shown) if preparation.highlights else np.zeros_like(seen)
+        shining = highlights(shown) if without_highlights else np.zeros_like(seen)
         pictures.add(prepared)
         masks.add((seen & ~shining).astype(np.uint8))
         if number < _CHECKED:

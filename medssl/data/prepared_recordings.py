@@ -26,14 +26,15 @@ class RecordingPreparation:
         every: Take every n-th frame.
         longest: Frames of a recording at most, from its start; None takes all.
         mask: Find the endoscope's field of view where the recording does not say it.
-        highlights: Leave specular highlights out of what is valid.
+        highlights: Leave specular highlights out of what is valid; by default where there is an endoscope's field of
+            view, as other pictures have white things too.
     """
 
     size: tuple[int, int] = (256, 320)
     every: int = 1
     longest: int | None = None
     mask: bool = True
-    highlights: bool = True
+    highlights: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network takes."""

@@ -81,6 +81,20 @@ def find_sequences(source: Path) -> list[VideoSequence]:
     return found.sequences
 
 
+def are_recordings(source: Path, depth: int = 0) -> bool:
+    """Say whether a source is surely of recordings: it is or holds a video, true flow, or a layout with cameras.
+
+    A folder of pictures may as well be of scans, a DICOM file too.
+    """
+    if source.is_file():
+        return source.suffix.lower() in (".flo", *VIDEO_SUFFIXES) and source.suffix.lower() != ".dcm"
+    if not source.is_dir() or source.name.startswith(".") or depth > _DEEPEST:
+        return False
+    if any(layout.fits(source) for layout in _KNOWN):
+        return True
+    return any(are_recordings(path, depth + 1) for path in sorted(source.iterdir()))
+
+
 def search(source: Path) -> Found:
     """Look for the recordings of a source; those that cannot be used are listed with the reason.
 

@@ -6,6 +6,7 @@ is camera to world; a length is in the sequence's own unit, which is named.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -26,6 +27,10 @@ class Frames(Protocol):
     @property
     def times(self) -> NDArray[np.float64]:
         """When each frame is shown, (N,), seconds from the first; not evenly spaced where the rate varies."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the frames are read from."""
 
     def __len__(self) -> int:
         """The number of frames."""
