@@ -1,0 +1,1 @@
+"""From depth, poses and pictures to surfaces, and views of them."""
