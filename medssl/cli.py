@@ -43,11 +43,15 @@ COMMANDS = {
     "pretrain": Command("pretrain an encoder on images without labels", "medssl.commands.pretrain", ("method",)),
     "audit": Command("find which shortcut a pretraining took", "medssl.commands.audit", ("run",)),
     "probe": Command("probe what a frozen encoder knows", "medssl.commands.probe", ("encoder",)),
-    "predict": Command("segment, classify or box scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True),
+    "predict": Command(
+        "segment, classify or box scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True
+    ),
+    "sfm": Command("find a video's camera path and points (structure from motion)", "medssl.commands.sfm", ("video",)),
     "evaluate": Command(
         "score label maps against references", "medssl.commands.evaluate", ("predictions", "references")
     ),
     "sfm": Command("find a camera's way through a video, up to scale", "medssl.commands.sfm", ("video",)),
+    "depth": Command("tell the depth of a video, and fuse a surface", "medssl.commands.depth", ("model", "video")),
     "compare": Command("compare MLflow runs, with statistics", "medssl.commands.compare", ("runs",), many=True),
 }
 LISTS = {

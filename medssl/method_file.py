@@ -15,7 +15,7 @@ from medssl.data.preparation import Preparation
 from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.errors import InputError
 from medssl.method import Method
-from medssl.methods import build_pretext
+from medssl.methods import VIDEO, build_pretext, build_video_method
 from medssl.networks import build_encoder
 from medssl.weights import WEIGHTS, Kind, find_folder, read_description, write_folder
 
@@ -97,7 +97,8 @@ def load_method(path_or_uri: str | Path) -> TrainedMethod:
     folder, _ = find_folder(path_or_uri, METHOD)
     told = read_description(folder, METHOD)
     encoder = build_encoder(told["encoder"], told["in_channels"], told["spatial_dims"], **told["encoder_arguments"])
-    method = build_pretext(told["method"], encoder, **told["method_arguments"])
+    build = build_video_method if told["method"] in VIDEO else build_pretext
+    method: Method = build(told["method"], encoder, **told["method_arguments"])
     try:
         # Not read_weights, which refuses NaN: what a method remembers may rightly be unknown so far.
         method.load_state_dict(load_file(folder / WEIGHTS))

@@ -47,3 +47,23 @@ class FlowMethod(VideoMethod):
     @abstractmethod
     def flow(self, a: Tensor, b: Tensor) -> Tensor:
         """Flow (B, 2, H, W), float32, x and y in pixels, from pictures a to b, (B, 3, H, W) each, 0 to 1."""
+
+
+class CorrespondenceMethod(VideoMethod):
+    """A method that finds the things of one picture in another: cells that show the same have like embeddings.
+
+    Attributes:
+        stride: Side of an embedding's cell, pixels.
+        temperature: At which similarities of embeddings become shares.
+    """
+
+    stride: int
+    temperature: float
+
+    @abstractmethod
+    def embed(self, image: Tensor) -> Tensor:
+        """Unit vectors (B, D, H / stride, W / stride), float32, of pictures (B, 3, H, W), 0 to 1.
+
+        Raises:
+            InputError: The sides are no multiples of the encoder's strides and of ``stride``.
+        """

@@ -11,7 +11,7 @@ from medssl.data.prepared_recordings import PreparedRecordings, RecordingPrepara
 from medssl.data.recording_store import FrameWriter, Geometry, Observations
 from medssl.files import write_json
 
-HEIGHT, WIDTH = 32, 64
+HEIGHT, WIDTH = 64, 96
 
 
 def observations(frames: int) -> Observations:
@@ -46,7 +46,7 @@ def write_recordings(
             "motion": np.full(count, 0.02),
             "scene": np.zeros(count, dtype=np.int64),
             "usable": np.ones(count, dtype=bool),
-            "intrinsics": np.array([[40.0, 0, 31], [0, 40, 15], [0, 0, 1]]),
+            "intrinsics": np.array([[60.0, 0, 47], [0, 60, 31], [0, 0, 1]]),
         }
         store.write_geometry(folder, Geometry(**{**geometry, **known}))
         write_json(folder / "meta.json", {"frames": count, "unit": "mm", "notes": []})

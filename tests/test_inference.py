@@ -360,7 +360,7 @@ def test_a_scan_that_does_not_fit_the_model_is_refused() -> None:
 
 
 def test_nothing_to_segment_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing to segment"):
+    with pytest.raises(InputError, match="no scans to look at"):
         predict(threshold_model(), [], tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert predict(threshold_model(), [tmp_path / "empty"], tmp_path / "out").refused["scan"].tolist() == ["empty"]

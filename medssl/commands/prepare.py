@@ -74,7 +74,7 @@ def prepare(
         jobs: Processes; -1 is one per core.
     """
     if kind == "recordings" or (kind == "auto" and (right or packing or are_recordings(source))):
-        sequences = _recordings(source, intrinsics, right, packing, calibration)
+        sequences = recordings_of(source, intrinsics, right, packing, calibration)
         print(prepare_recordings(sequences, out, recording, jobs).table())
         return
     file_read = reading if reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
@@ -96,8 +96,12 @@ def prepare(
         print("Label maps were left alone: say how their numbers are to be read with --reading.")
 
 
-def _recordings(
-    source: Path, intrinsics: str | None, right: Path | None, packing: Packing | None, calibration: Path | None
+def recordings_of(
+    source: Path,
+    intrinsics: str | None = None,
+    right: Path | None = None,
+    packing: Packing | None = None,
+    calibration: Path | None = None,
 ) -> Sequence[VideoSequence]:
     """Read recordings, with the cameras that the user tells of.
 

@@ -1,4 +1,4 @@
-"""``medssl pretrain``: images without labels in, an encoder out, and a page that says whether it is alive."""
+"""``medssl pretrain``: images or recordings without labels in, an encoder out, and a page about it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,15 +8,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from medssl.commands.pretrain_clips import pretrain_on_clips
 from medssl.data.catalog import catalog
 from medssl.data.preparation import Preparation
 from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
+from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.data.splits import load_split, save_split, split_subjects
 from medssl.evaluation.retrieval import nearest_neighbours
 from medssl.method import Method
 from medssl.method_file import TrainedMethod, save_method
-from medssl.methods import build_pretext
+from medssl.methods import VIDEO, build_pretext
 from medssl.networks import build_encoder, encoder_parameters
 from medssl.pretrain import PretrainRecipe, estimate, large_enough
 from medssl.pretrain import pretrain as train
@@ -25,6 +27,7 @@ from medssl.report.page import Section, html_report
 from medssl.report.task import representation_picture, task_picture
 from medssl.sample import Batch
 from medssl.tracking import Run, hashed, open_tracker, ui_command
+from medssl.train_video import VideoRecipe
 
 _QUERIES, _NEIGHBOURS = 5, 5
 
@@ -43,30 +46,58 @@ def pretrain(
     held_out_count: int | None = None,
     images: str | None = None,
     preparation: Preparation = Preparation(),
+    clips: VideoRecipe = VideoRecipe(),
+    recording: RecordingPreparation = RecordingPreparation(),
+    intrinsics: str | None = None,
     seed: int = 0,
     jobs: int = -1,
 ) -> None:
-    """Pretrain an encoder on images; started again with the same arguments it goes on where it was stopped.
+    """Pretrain an encoder on images, or on clips of recordings.
+
+    Started again with the same arguments it goes on where it was stopped.
 
     Args:
         method: Name of the method, see ``medssl methods``.
-        data: Images in any layout that ``medssl prepare`` takes, or what it wrote. Labels are not looked at.
-        out: Folder of the pretraining: encoder, history.csv, pictures, report.html and the MLflow store.
+        data: Images, or recordings for a method that learns from clips, in any layout that ``medssl prepare`` takes, or
+            what it wrote. Labels are not looked at.
+        out: Folder of the pretraining: encoder, method, history.csv, pictures, report.html and the MLflow store.
         encoder: Name of the encoder, see ``medssl networks``.
         encoder_arguments: Its own arguments; by default group normalisation where it has the choice, because instance
             normalisation gives each channel the same mean in every image, and methods that compare images by their
             pooled features would see little else.
         method_arguments: The method's own arguments.
         steps: Optimiser steps.
-        recipe: How it is pretrained.
+        recipe: How it is pretrained on images.
         split: A JSON file {"train": [...], "held_out": [...]} of subjects; by default held-out subjects are drawn.
         held_out_count: How many are drawn, to watch the loss and the representation on; a tenth, at least one, by
             default, and none where there are fewer than 3 subjects.
         images: Pattern of the images in ``data``, where its layout is not one that is found out.
         preparation: How images are prepared, where ``data`` is not prepared yet.
+        clips: How it learns from clips, in place of ``recipe``.
+        recording: How recordings are prepared, where ``data`` is not prepared yet.
+        intrinsics: fx,fy,cx,cy of the recordings' camera in pixels, or a file with them, where their layout does not
+            tell.
         seed: Of the weights, the crops and all that is drawn from them.
         jobs: Processes that prepare; -1 is one per core.
     """
+    if method in VIDEO:
+        pretrain_on_clips(
+            method,
+            data,
+            out,
+            encoder,
+            encoder_arguments,
+            method_arguments,
+            steps,
+            clips,
+            split,
+            held_out_count,
+            recording,
+            intrinsics,
+            seed,
+            jobs,
+        )
+        return
     prepared = prepared_images(data, out / "prepared", images, preparation, jobs)
     parts = _split(prepared, split, held_out_count, seed)
     save_split(out / "split.json", parts)

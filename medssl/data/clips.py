@@ -73,6 +73,45 @@ class Neighbours(FramePicker):
 
 
 @dataclass(frozen=True)
+class Consecutive(FramePicker):
+    """A frame and those before it, evenly apart and in one scene.
+
+    Args:
+        count: Frames of a clip.
+        gap: From each to the one before it, frames.
+    """
+
+    count: int = 4
+    gap: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse clips of one frame and frames that are not apart.
+
+        Raises:
+            InputError: They are.
+        """
+        if self.count < 2 or self.gap < 1:
+            raise InputError(
+                f"A clip of consecutive frames has at least 2, each at least 1 after the one before; got count "
+                f"{self.count} and gap {self.gap}."
+            )
+
+    def starts(self, frames: int, geometry: Geometry) -> NDArray[np.int64]:
+        """Frames that, with all those before them, can be used and are of one scene."""
+        first = (self.count - 1) * self.gap
+        found = [
+            t
+            for t in range(first, frames)
+            if geometry.scene[t - first] == geometry.scene[t] and geometry.usable[t - first : t + 1 : self.gap].all()
+        ]
+        return np.array(found, dtype=np.int64)
+
+    def pick(self, start: int, frames: int, geometry: Geometry, generator: Generator) -> tuple[int, ...]:
+        """(start, start - gap, start - 2 gap, ...)."""
+        return tuple(start - k * self.gap for k in range(self.count))
+
+
+@dataclass(frozen=True)
 class PosedPair(FramePicker):
     """Two frames with poses, some frames apart, in either order.
 
@@ -188,37 +227,11 @@ class ClipDataset(Samples):
         order = torch.randperm(len(self.places), generator=Generator().manual_seed(seed_of(self.seed, round_, "order")))
         i, start = (int(value) for value in self.places[int(order[place])])
         times = self.needs.picker.pick(start, self.data.frames(i), self._geometry(i), generator)
-        sample = self.clip(i, times) | {
+        sample = read_clip(self.data, i, times, self.needs, self.held_out_points) | {
             "seed": torch.tensor(seed_of(sample_seed, 1)),
             "number": torch.tensor(number),
         }
         return self.pretext(sample, generator)
-
-    def clip(self, i: int, times: Sequence[int]) -> Sample:
-        """Read the named frames of recording ``i`` and what the method needs beside."""
-        geometry = self._geometry(i)
-        sample: Sample = {
-            "clip": _pictures([self.data.frame(i, t) for t in times]),
-            "valid": _masks([self.data.valid(i, t) for t in times]),
-            "frame": torch.tensor(list(times)),
-            "index": torch.tensor(i),
-        }
-        if self.needs.intrinsics and geometry.intrinsics is not None:
-            sample["intrinsics"] = torch.from_numpy(geometry.intrinsics).float()
-        if self.needs.poses and geometry.poses is not None:
-            sample["pose"] = torch.from_numpy(geometry.poses[list(times)]).float()
-        if self.needs.right and geometry.right_to_left is not None and geometry.right_intrinsics is not None:
-            sample["right"] = _pictures([self.data.right(i, t) for t in times])
-            sample["right_valid"] = _masks([self.data.valid(i, t, right=True) for t in times])
-            sample["right_intrinsics"] = torch.from_numpy(geometry.right_intrinsics).float()
-            sample["right_to_left"] = torch.from_numpy(geometry.right_to_left).float()
-        if self.needs.points and geometry.observations is not None:
-            kept = shown_points(geometry.observations, self.held_out_points)
-            maps = [sparse_maps(geometry.observations, t, self.data.preparation.size, kept) for t in times]
-            sample["sparse_depth"], sample["sparse_views"] = (
-                torch.from_numpy(np.stack(one)) for one in zip(*maps, strict=True)
-            )
-        return sample
 
     @property
     def identity(self) -> list[Any]:
@@ -250,6 +263,39 @@ class ClipDataset(Samples):
         for what, missing in lacks.items():
             if missing:
                 raise InputError(f"{name}: has no {what}, which this method learns from: {advice[what]}.")
+
+
+def read_clip(
+    data: PreparedRecordings, i: int, times: Sequence[int], needs: ClipNeeds, held_out_points: float = 0.0
+) -> Sample:
+    """Read the named frames of recording ``i``, and of what is needed beside that which the recording has.
+
+    Returns:
+        ``clip``, ``valid``, ``frame``, ``index``, and what ``needs`` names.
+    """
+    geometry = _geometry_in(data.folder(i))
+    sample: Sample = {
+        "clip": _pictures([data.frame(i, t) for t in times]),
+        "valid": _masks([data.valid(i, t) for t in times]),
+        "frame": torch.tensor(list(times)),
+        "index": torch.tensor(i),
+    }
+    if needs.intrinsics and geometry.intrinsics is not None:
+        sample["intrinsics"] = torch.from_numpy(geometry.intrinsics).float()
+    if needs.poses and geometry.poses is not None:
+        sample["pose"] = torch.from_numpy(geometry.poses[list(times)]).float()
+    if needs.right and geometry.right_to_left is not None and geometry.right_intrinsics is not None:
+        sample["right"] = _pictures([data.right(i, t) for t in times])
+        sample["right_valid"] = _masks([data.valid(i, t, right=True) for t in times])
+        sample["right_intrinsics"] = torch.from_numpy(geometry.right_intrinsics).float()
+        sample["right_to_left"] = torch.from_numpy(geometry.right_to_left).float()
+    if needs.points and geometry.observations is not None:
+        kept = shown_points(geometry.observations, held_out_points)
+        maps = [sparse_maps(geometry.observations, t, data.preparation.size, kept) for t in times]
+        sample["sparse_depth"], sample["sparse_views"] = (
+            torch.from_numpy(np.stack(one)) for one in zip(*maps, strict=True)
+        )
+    return sample
 
 
 @lru_cache(maxsize=64)

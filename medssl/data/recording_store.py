@@ -123,7 +123,7 @@ def write_geometry(folder: Path, geometry: Geometry) -> None:
     arrays = {name: value for name, value in vars(geometry).items() if isinstance(value, np.ndarray)}
     if geometry.observations is not None:
         arrays |= {f"observed_{name}": value for name, value in vars(geometry.observations).items()}
-    np.savez(folder / "geometry.npz", **arrays)
+    np.savez(folder / "geometry.npz", **arrays)  # type: ignore[arg-type]  # its stub knows no names of arrays
 
 
 def read_geometry(folder: Path) -> Geometry:

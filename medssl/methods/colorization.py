@@ -1,7 +1,6 @@
 """Colorization: see an image in grey, and say what colours it has; who can, knows what the things in it are.
 
-Zhang, Isola, Efros, "Colorful Image Colorization", ECCV 2016, https://arxiv.org/abs/1603.08511, section 2. Lab is that
-of CIE 15:2004, for the sRGB of IEC 61966-2-1 and its white D65.
+Zhang, Isola, Efros, "Colorful Image Colorization", ECCV 2016, https://arxiv.org/abs/1603.08511, section 2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from medssl.color import lab_to_rgb, rgb_to_lab
 from medssl.distributed import all_reduce_mean
 from medssl.errors import InputError
 from medssl.method import Method
@@ -21,8 +21,6 @@ from medssl.sample import Batch, require
 Task = Literal["classes", "regression"]
 Gamut = Literal["data", "srgb"]
 
-_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))  # of linear red, green, blue
-_EPSILON = 6 / 29  # where Lab's cube root goes over into a line
 _LARGEST_AB = 110.0  # of a and b in sRGB, about
 _UNSEEN = -1e4  # logit of a colour that the data do not have; finite, so that 0 times it is 0
 
@@ -155,36 +153,6 @@ class Colorization(Method):
     def _usable_centres(self) -> Tensor:
         """Give the (Q, 2) centres, with those not in use out of every colour's reach."""
         return self.centres.masked_fill(~self.seen().unsqueeze(1), torch.inf)
-
-
-def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """Turn sRGB (B, 3, *spatial), 0..1, into L (0..100), a and b (about -110 to 110)."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4))
-    xyz = _mixed(linear, torch.tensor(_TO_XYZ, dtype=torch.float64)) / _white(rgb)
-    roots = torch.where(xyz > _EPSILON**3, xyz.clamp_min(_EPSILON**3).pow(1 / 3), xyz / (3 * _EPSILON**2) + 4 / 29)
-    x, y, z = roots.unbind(1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Turn L, a and b (B, 3, *spatial) into sRGB, 0..1; colours that it does not have are clipped."""
-    L, a, b = lab.unbind(1)
-    y = (L + 16) / 116
-    roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
-    xyz = torch.where(roots > _EPSILON, roots**3, 3 * _EPSILON**2 * (roots - 4 / 29)) * _white(lab)
-    linear = _mixed(xyz, torch.tensor(_TO_XYZ, dtype=torch.float64).inverse()).clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(0.0031308).pow(1 / 2.4) - 0.055)
-
-
-def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
-    """Mix the channels of (B, 3, *spatial); sums, as autocast would round the entries of a matrix product."""
-    rows = matrix.to(x).view(3, 3, *[1] * (x.ndim - 2))
-    return torch.stack([(x * row).sum(1) for row in rows], dim=1)
-
-
-def _white(like: Tensor) -> Tensor:
-    """Give X, Y and Z of white, (3, 1, ...): the sums of the matrix' rows, so that white has neither a nor b."""
-    return torch.tensor(_TO_XYZ, dtype=torch.float64).sum(1).to(like).view(3, *[1] * (like.ndim - 2))
 
 
 def srgb_gamut(grid: float = 10, steps: int = 65) -> Tensor:

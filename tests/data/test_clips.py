@@ -8,7 +8,7 @@ import pytest
 import torch
 from recordings import HEIGHT, WIDTH, observations, write_recordings
 
-from medssl.data.clips import ClipDataset, ClipNeeds, Neighbours, PosedPair, Single
+from medssl.data.clips import ClipDataset, ClipNeeds, Consecutive, Neighbours, PosedPair, Single
 from medssl.errors import InputError
 from medssl.method import as_read
 
@@ -71,6 +71,21 @@ def test_posed_pairs_are_as_far_apart_as_asked_and_have_poses(tmp_path: Path) ->
     data = write_recordings(tmp_path, poses=poses)
     pairs = frames_of(ClipDataset(data, ClipNeeds(PosedPair(2, 3), poses=True), as_read), 40)
     assert {abs(a - b) for a, b in pairs} == {2, 3} and not any(2 in pair for pair in pairs)
+
+
+def test_consecutive_frames_go_back_evenly_in_one_scene_over_frames_that_can_be_used(tmp_path: Path) -> None:
+    usable = np.array([True, True, True, True, False, True, True, True, True])
+    data = write_recordings(tmp_path, (9,), scene=np.array([0, 0, 1, 1, 1, 1, 1, 1, 1]), usable=usable)
+    apart = ClipDataset(data, ClipNeeds(Consecutive(3, 2), intrinsics=False), as_read)
+    assert frames_of(apart, 1) == [[7, 5, 3]]
+    next_to = ClipDataset(data, ClipNeeds(Consecutive(2), intrinsics=False), as_read)
+    assert sorted(frames_of(next_to, 5)) == [[1, 0], [3, 2], [6, 5], [7, 6], [8, 7]]
+
+
+@pytest.mark.parametrize(("count", "gap"), [(1, 1), (2, 0)])
+def test_consecutive_frames_that_are_no_clip_are_refused(count: int, gap: int) -> None:
+    with pytest.raises(InputError, match=f"got count {count} and gap {gap}"):
+        Consecutive(count, gap)
 
 
 def test_sparse_maps_show_the_points_that_are_not_held_out(tmp_path: Path) -> None:
