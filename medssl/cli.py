@@ -46,7 +46,6 @@ COMMANDS = {
     "predict": Command(
         "segment, classify or box scans with a model", "medssl.commands.predict", ("model", "inputs"), many=True
     ),
-    "sfm": Command("find a video's camera path and points (structure from motion)", "medssl.commands.sfm", ("video",)),
     "evaluate": Command(
         "score label maps against references", "medssl.commands.evaluate", ("predictions", "references")
     ),
