@@ -1,6 +1,5 @@
 """Recordings of a plane, and a method that knows its depth and the camera's motion up to a factor."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from recordings import HEIGHT, WIDTH, write_recordings
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from medssl.data import recording_store as store
 from medssl.data.clips import ClipNeeds, Single
 from medssl.data.prepared_recordings import PreparedRecordings
-from medssl.data.recording_store import FrameWriter, Observations, read_geometry
+from medssl.data.recording_store import FrameWriter, Observations
 from medssl.networks.encoder import Encoder
 from medssl.sample import Batch
 from medssl.video_method import DepthMethod
@@ -79,12 +77,12 @@ def plane_points() -> Observations:
     return Observations(frame, point, pixel, depths()[frame], np.full(len(frame), FRAMES))
 
 
-def write_plane(root: Path, unit: str = "unknown", **known: Any) -> PreparedRecordings:
+def write_plane(root: Path, unit: str = "unknown", frames: int = FRAMES, **known: Any) -> PreparedRecordings:
     """Write the recording; ``known`` adds to or changes what is known of the camera."""
-    data = write_recordings(root, (FRAMES,), **known)
+    data = write_recordings(root, (frames,), **known)
     folder = data.folder(0)
     writer = FrameWriter(folder, "frames")
-    for t in range(FRAMES):
+    for t in range(frames):
         writer.add(np.full((3, HEIGHT, WIDTH), 10 * (t + 1), dtype=np.uint8))
     writer.flush()
     data.index["unit"] = unit
@@ -92,14 +90,9 @@ def write_plane(root: Path, unit: str = "unknown", **known: Any) -> PreparedReco
     return PreparedRecordings(root)
 
 
-def change(data: PreparedRecordings, **known: Any) -> None:
-    """Change what is known of the camera of a recording that is written."""
-    store.write_geometry(data.folder(0), replace(read_geometry(data.folder(0)), **known))
-
-
-def paint_valid(data: PreparedRecordings, value: int) -> None:
-    """Make every pixel of a recording valid, or none."""
-    writer = FrameWriter(data.folder(0), "valid")
-    for _ in range(FRAMES):
-        writer.add(np.full((HEIGHT, WIDTH), value, dtype=np.uint8))
+def write_frames(data: PreparedRecordings, kind: str, frames: NDArray[Any], i: int = 0) -> None:
+    """Write ``valid`` or ``depth`` of recording ``i``, (N, H, W)."""
+    writer = FrameWriter(data.folder(i), kind)
+    for frame in frames:
+        writer.add(frame)
     writer.flush()

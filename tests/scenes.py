@@ -82,8 +82,8 @@ def _render(pose: Tensor, K: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
     return 0.5 + 0.12 * turns.sin().sum(3), z[:, :, None]
 
 
-def true_vectors(batch: Batch) -> Tensor:
-    """The motions of the pairs in time, from the earlier camera to the later, (B (T - 1), 6)."""
+def true_vectors(batch: Batch, unit: float = 1.0) -> Tensor:
+    """The motions of the pairs in time, from the earlier camera to the later, (B (T - 1), 6), lengths in ``unit``."""
     pose, frame = batch["pose"], batch["frame"]
     target, other = (part.flatten(0, 1) for part in (pose[:, :1].expand_as(pose[:, 1:]), pose[:, 1:]))
     later = (frame[:, :1] > frame[:, 1:]).flatten()[:, None, None]
@@ -91,7 +91,7 @@ def true_vectors(batch: Batch) -> Tensor:
     moved = later_pose.inverse() @ earlier_pose
     turn = torch.atan2(moved[:, 0, 2], moved[:, 0, 0])  # all turns of the scene are about y
     still = torch.zeros_like(turn)
-    return torch.cat([torch.stack([still, turn, still], 1), moved[:, :3, 3]], 1)
+    return torch.cat([torch.stack([still, turn, still], 1), moved[:, :3, 3] / unit], 1)
 
 
 class Told(nn.Module):
@@ -106,7 +106,7 @@ class Told(nn.Module):
         return self.answer
 
 
-def learnt(method: Method, batch: Batch, steps: int, rate: float = 2e-3) -> list[float]:
+def learnt(method: Method, batch: Batch, steps: int, rate: float = 1e-3) -> list[float]:
     """Train on one batch; the loss of each step."""
     optimizer = torch.optim.AdamW(method.parameters(), lr=rate)
     losses = []

@@ -22,7 +22,14 @@ from medssl.structure_from_motion import (
     reprojection_errors,
 )
 from medssl.structure_from_motion.frame_choice import BLACK, OVEREXPOSED, STATIC, USED, candidate_frames, choose
-from medssl.structure_from_motion.incremental import extract_features, map_frames, match_features, quiet, read_matches
+from medssl.structure_from_motion.incremental import (
+    extract_features,
+    fit,
+    map_frames,
+    match_features,
+    quiet,
+    read_matches,
+)
 from medssl.structure_from_motion.lens import colmap_parameters, field_of_view, guessed_parameters
 from medssl.structure_from_motion.pictures import feature_mask, picture_name, read_mask, save_png, write_feature_picture
 from medssl.structure_from_motion.undistorted import undistort_model
@@ -188,6 +195,16 @@ def test_a_synthetic_scene_is_mapped_exactly(tmp_path: Path) -> None:
     assert absolute_trajectory_error(poses[1], poses[0]).rmse < 1e-4
 
 
+def test_what_fits_less_well_is_worth_less(tmp_path: Path) -> None:
+    model = synthetic(tmp_path)
+    model.update_point_3d_errors()
+    observations = model.compute_num_observations()
+    assert fit(model, 4.0) == pytest.approx(observations)
+    for point in model.points3D.values():
+        point.error = 2.0
+    assert fit(model, 4.0) == pytest.approx(0.75 * observations) and fit(model, 1.0) == 0
+
+
 def test_an_undistorted_model_is_exact_in_the_full_size_picture(tmp_path: Path) -> None:
     model = synthetic(tmp_path)
     points = np.array([point.xyz for _, point in sorted(model.points3D.items())])
@@ -225,6 +242,13 @@ def test_after_a_cut_the_largest_part_is_kept_and_the_other_told(outcome: Outcom
     summary = outcome.summary()
     assert (summary["frames_used"], summary["frames_registered"], summary["sub_models"]) == (13, 8, 2)
     assert summary["share_registered"] == pytest.approx(8 / 13)
+
+
+def test_the_best_of_three_attempts_is_kept(outcome: Outcome) -> None:
+    attempts = outcome.attempts
+    assert attempts["seed"].tolist() == [0, 1, 2] and attempts["kept"].tolist().count("yes") == 1
+    kept = attempts[attempts["kept"] == "yes"].iloc[0]
+    assert kept["frames"] == attempts["frames"].max() == 8 and kept["error_px"] < 0.2
 
 
 def test_each_frame_tells_what_it_saw(outcome: Outcome) -> None:
@@ -267,12 +291,14 @@ def test_features_and_matches_do_not_depend_on_threads_and_are_not_made_again(
         view = field_of_view(mask, mask.shape)
         folders = tmp_path / "pictures", tmp_path / "masks"
         extract_features(database, *folders, names, CAMERA, view, Features(), threads, seed=0)
-        match_features(database, len(names), Matching(), threads, seed=0)
+        match_features(database, Matching(), threads, seed=0)
 
     for database, threads in zip(databases, (1, 3), strict=True):
         work(database, threads)
     one, three = (read_matches(database) for database in databases)
-    assert one == three and len(one.pairs) == 6 and min(one.features.values()) > 100
+    assert one == three and min(one.features.values()) > 100
+    apart = [int(b[:8]) - int(a[:8]) for a, b in one.pairs]
+    assert sorted(apart) == [1, 1, 1, 2, 2]  # powers of two
     before = databases[0].stat().st_size
     for name in names:
         (tmp_path / "pictures" / name).write_bytes(b"")  # it would be noticed if it were read

@@ -1,6 +1,5 @@
 """``medssl sfm``: a video in, the camera's way through it and the points that it saw out."""
 
-import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -19,8 +18,6 @@ from medssl.structure_from_motion.outcome import Outcome
 from medssl.structure_from_motion.pictures import read_mask
 from medssl.structure_from_motion.settings import Features, FrameChoice, LensModel, Mapping, Matching, Settings
 from medssl.tracking import open_tracker, ui_command
-
-logger = logging.getLogger(__name__)
 
 _WORK = ".work-"  # + the key of what it is made of
 

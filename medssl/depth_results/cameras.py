@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,29 @@ class Cameras:
         return "UP TO SCALE: lengths have no unit" if self.unit == "unknown" else f"Lengths in {self.unit}"
 
 
+def require_poses(asked: Asked, geometry: Geometry, path: NDArray[np.float64] | None, name: str) -> None:
+    """Refuse a recording without the poses that are asked for, before its depth is told.
+
+    Args:
+        asked: Which poses.
+        geometry: Of the recording.
+        path: The network's poses (N, 4, 4), or ``None``.
+        name: Of the recording.
+
+    Raises:
+        InputError: They are not there.
+    """
+    recorded, chained = _has_poses(geometry, path)
+    if asked == "recording" and not recorded:
+        raise InputError(
+            f"{name}: has no recorded camera poses; find them with medssl sfm, or ask for --poses network."
+        )
+    if asked == "network" and not chained:
+        raise InputError(
+            f"{name}: the method tells no motion from one of its frames to the next; ask for --poses auto or none."
+        )
+
+
 def choose_cameras(
     asked: Asked,
     geometry: Geometry,
@@ -55,8 +78,9 @@ def choose_cameras(
     """Choose the poses, and bring the depth to their scale.
 
     A metric depth is left as it is. Any other is multiplied, for recorded poses, by what the recording's points ask
-    for (`image_factors`), or else by what makes the network's own motion as long as the recorded one; the network's
-    poses share the scale of its depth by training.
+    for (`image_factors`), or else by what makes the network's own motion as long as the recorded one: that is only as
+    right as motion and depth agree, so no unit is claimed for it. The network's own poses share the scale of its depth
+    by training.
 
     Args:
         asked: ``auto`` takes the recorded poses where there are some and the depth can be brought to their scale, else
@@ -69,30 +93,21 @@ def choose_cameras(
         name: Of the recording.
 
     Raises:
-        InputError: The poses asked for are not there, or share no scale with the depth.
+        InputError: Nothing tells the scale of the recorded poses, which are asked for, to the depth.
     """
-    recorded = len(posed_frames(geometry)) > 1
-    chained = path is not None and np.isfinite(path).all((1, 2)).sum() > 1
-    if asked == "recording" and not recorded:
-        raise InputError(
-            f"{name}: has no recorded camera poses; find them with medssl sfm, or ask for --poses network."
-        )
-    if asked == "network" and not chained:
-        raise InputError(
-            f"{name}: the method tells no motion from one of its frames to the next; ask for --poses auto or none."
-        )
-    ones = np.ones(len(geometry.usable))
-    scale = _scale(geometry, path, ratios, metric) if recorded and asked != "network" else None
+    recorded, chained = _has_poses(geometry, path)
+    scale = _scale(geometry, path, ratios, metric, unit) if recorded and asked != "network" else None
     if scale is not None:
-        factors, how = scale
         if asked == "none":
-            return Cameras("none", None, factors, unit, f"No camera poses were asked for. {how}")
-        return Cameras("recording", geometry.poses, factors, unit, f"The camera's poses are the recording's. {how}")
+            return Cameras("none", None, scale.factors, scale.unit, f"No camera poses were asked for. {scale.told}")
+        told = f"The camera's poses are the recording's. {scale.told}"
+        return Cameras("recording", geometry.poses, scale.factors, scale.unit, told)
     if asked == "recording":
         raise InputError(
             f"{name}: has camera poses, but neither points nor motion by the method tell their scale to the depth. "
             "Reconstruct it with medssl sfm, which finds points too."
         )
+    ones = np.ones(len(geometry.usable))
     own: Unit = unit if metric else "unknown"
     how = "The depth is metric." if metric else "The depth is up to scale."
     if asked in ("auto", "network") and chained:
@@ -142,26 +157,47 @@ def step_factor(path: NDArray[np.float64], poses: NDArray[np.float64]) -> float 
     return float(np.median(theirs[moved] / ours[moved])) if moved.any() else None
 
 
+def _has_poses(geometry: Geometry, path: NDArray[np.float64] | None) -> tuple[bool, bool]:
+    """Whether two frames have a recorded pose, and whether two have one of the network's."""
+    chained = path is not None and np.isfinite(path).all((1, 2)).sum() > 1
+    return len(posed_frames(geometry)) > 1, bool(chained)
+
+
+class _Scale(NamedTuple):
+    """Factors of the depth, the unit that it has then, and a sentence."""
+
+    factors: NDArray[np.float64]
+    unit: Unit
+    told: str
+
+
 def _scale(
-    geometry: Geometry, path: NDArray[np.float64] | None, ratios: Sequence[NDArray[np.float64]], metric: bool
-) -> tuple[NDArray[np.float64], str] | None:
-    """The factors to the recorded poses' scale, and a sentence; ``None`` where nothing tells it."""
+    geometry: Geometry,
+    path: NDArray[np.float64] | None,
+    ratios: Sequence[NDArray[np.float64]],
+    metric: bool,
+    unit: Unit,
+) -> _Scale | None:
+    """The depth's way to the recorded poses' scale; ``None`` where nothing tells it."""
     frames = len(geometry.usable)
     if metric:
-        return np.ones(frames), "The depth is metric and left as it is."
+        return _Scale(np.ones(frames), unit, "The depth is metric and left as it is.")
     if any(len(one) for one in ratios):
         factors = image_factors(ratios)
-        return factors, (
+        told = (
             f"Each frame's depth is multiplied by {factors.min():.4g} to {factors.max():.4g} (median "
             f"{np.median(factors):.4g}), as the recording's points ask for."
         )
+        return _Scale(factors, unit, told)
     assert geometry.poses is not None
     factor = None if path is None else step_factor(path, geometry.poses)
     if factor is None:
         return None
-    return np.full(frames, factor), (
-        f"The depth is multiplied by {factor:.4g}, which makes the network's motion as long as the recorded one."
+    told = (
+        f"The depth is multiplied by {factor:.4g}, which makes the network's motion as long as the recorded one: its "
+        "lengths are as right as the network's motion and depth agree, so no unit is stated."
     )
+    return _Scale(np.full(frames, factor), "unknown", told)
 
 
 def _without_poses(recorded: bool) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from medssl.data.clips import shown_points
 from medssl.data.prepared_recordings import PreparedRecordings
-from medssl.depth_results.cameras import Asked, Cameras, choose_cameras
+from medssl.depth_results.cameras import Asked, Cameras, choose_cameras, require_poses
 from medssl.errors import InputError
 from medssl.evaluation.depth import sample_at
 from medssl.files import write_aside, write_json
@@ -140,6 +140,7 @@ def write_maps(
     """
     name, geometry = data.names[i], data.geometry(i)
     path = inference.path(data, i)
+    require_poses(asked, geometry, path, name)
     with write_aside(out / "depth") as folder, write_aside(out / "valid") as masks:
         folder.mkdir()
         masks.mkdir()

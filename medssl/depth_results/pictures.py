@@ -57,13 +57,12 @@ def frame_pictures(maps: DepthMaps, folder: Path) -> list[Path]:
 def path_picture(maps: DepthMaps, path: Path) -> bool:
     """Draw the camera's path, or the network's beside the recorded one; returns whether there is one."""
     recorded = maps.data.geometry(maps.i).poses
-    title = maps.cameras.banner
     if recorded is not None and maps.path is not None and _common(maps.path, recorded) > 2:
         unit = maps.data.unit(maps.i)
-        trajectory_picture({"network's motion": maps.path}, path, unit=unit, truth=recorded, title=title)
+        trajectory_picture({"network's motion": maps.path}, path, unit=unit, truth=recorded)
     elif maps.cameras.poses is not None:
         paths = {f"{maps.cameras.source}'s poses": maps.cameras.poses}
-        trajectory_picture(paths, path, unit=maps.cameras.unit, title=title)
+        trajectory_picture(paths, path, unit=maps.cameras.unit, title=maps.cameras.banner)
     else:
         return False
     return True
@@ -72,13 +71,13 @@ def path_picture(maps: DepthMaps, path: Path) -> bool:
 def _draw_frame(maps: DepthMaps, t: int, path: Path) -> None:
     picture, depth, valid = maps.picture(t), maps.depth(t), maps.valid(t)
     shown = np.where(valid, depth, np.nan)
-    title = f"frame {maps.number(t)} – {maps.cameras.banner}"
+    title = f"frame {maps.number(t)}"
     data, i = maps.data, maps.i
     if data.has(i, "depth"):
         truth = np.where(valid, data.truth(i, t, "depth"), np.nan)
         rules = DepthRules("none" if maps.cameras.unit != "unknown" else "median")
         fitted = fit_depth(shown, truth, rules).apply(shown)
-        scaled = "" if rules.scaling == "none" else ", scaled by the ratio of medians"
+        scaled = "" if rules.scaling == "none" else ", scaled to the truth by the ratio of medians"
         depth_error_picture(picture, fitted, truth, path, unit=data.unit(i), title=f"{title}{scaled}")
         return
     warped, error = _seen_through(maps, t, valid)
@@ -91,7 +90,7 @@ def _draw_frame(maps: DepthMaps, t: int, path: Path) -> None:
         error=error,
         mask=valid,
         limits=maps.limits,
-        title=title,
+        title=f"{title} – {maps.cameras.banner}",
     )
 
 
@@ -115,7 +114,7 @@ def _seen_through(
     )
     compared = (inside & (seen[:, 3:] > 0.5))[0, 0].numpy() & valid
     error = photometric_error(seen[:, :3], a)[0, 0].double().numpy()
-    warped = seen[0, :3].permute(1, 2, 0).double().numpy()
+    warped = seen[0, :3].permute(1, 2, 0).clamp(0, 1).double().numpy()
     return np.where(compared[..., None], warped, 0.4), np.where(compared, error, np.nan)
 
 

@@ -206,7 +206,8 @@ def _sentences(maps: DepthMaps, numbers: dict[str, float]) -> list[str]:
         said.append(
             f"{numbers['seen_area']:.4g} square {unit} of surface were seen, about "
             f"{numbers['estimated_share_seen']:.0%} of what lies along the camera's way; the gaps measure about "
-            f"{numbers['unseen_area_estimate']:.3g}."
+            f"{numbers['unseen_area_estimate']:.3g}. {numbers['seen_share_of_mesh']:.0%} of the fused surface lies "
+            "where its views say: the more, the better depth and poses agree."
         )
     speed = (
         f"{numbers['frames_per_second/network']:.3g} frames per second through the network, "

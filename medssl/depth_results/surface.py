@@ -28,6 +28,8 @@ from medssl.video_inference import Clock
 
 _MOST_WAITING = 2_000_000  # points that wait to be thinned, some 60 MB
 _VOXELS_ALONG = 256  # of the scene's longest edge
+_ROOM_VOXELS = 6
+_LISTED_HOLES = 20
 _EASE = 0.1  # share of the flight that the camera speeds up, and slows down, in
 _FLIGHT_HEIGHT, _FLIGHT_RATE = 480, 25.0
 
@@ -149,7 +151,8 @@ def fuse(views: Views, bounds: NDArray[np.float64], voxel: float, unit: Any) -> 
     Raises:
         InputError: There is none, it takes too much memory, or scikit-image is missing.
     """
-    fused = TSDF(bounds, voxel, unit)
+    room = np.array([[-1.0], [1.0]]) * _ROOM_VOXELS * voxel  # for both sides of a surface that lies at the bounds
+    fused = TSDF(bounds + room, voxel, unit)
     for view in tqdm(views, desc="Fusing", unit="view", disable=None):
         fused.integrate(view)
     return without_small_parts(fused.mesh(min_frames=2 if len(views) > 2 else 1))
@@ -165,7 +168,8 @@ def told_coverage(seen: Coverage) -> dict[str, Any]:
         "median_best_angle_degrees": float(np.median(seen.best_angle_degrees)),
         "unseen_area_estimate": float(seen.unseen_area),
         "estimated_share_seen": seen.estimated_share,
-        "holes": [{"area": hole.area, "centre": hole.centre.tolist()} for hole in seen.holes],
+        "holes": len(seen.holes),
+        "largest_holes": [{"area": hole.area, "centre": hole.centre.tolist()} for hole in seen.holes[:_LISTED_HOLES]],
         "note": "Areas are in the unit squared. The unseen area is that of the gaps beside the camera's way: it knows "
         "nothing of what has no rim in the surface, such as a pouch behind a fold, or what lies beyond the way's ends.",
     }

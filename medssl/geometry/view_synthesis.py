@@ -169,6 +169,15 @@ def pairs_in_time(clip: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(swap, neighbour, target), torch.where(swap, target, neighbour), later
 
 
+def in_depths_unit(vector: Tensor, min_depth: float) -> Tensor:
+    """Give a motion network's output (N, 6) the depth's unit: its translations are in ten times the nearest depth.
+
+    That is 1 with the papers' 0.1. A network that tells rotations in radians and translations in millimetres would
+    learn the latter hundreds of times slower, and explain everything by a turning camera far from all.
+    """
+    return torch.cat([vector[:, :3], 10 * min_depth * vector[:, 3:]], dim=1)
+
+
 def motion_from_target(vector: Tensor, later: Tensor) -> Tensor:
     """Turn the motions of pairs in time, from the earlier camera to the later, into those from the target, (N, 4, 4).
 

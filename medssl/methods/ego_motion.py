@@ -20,6 +20,7 @@ from medssl.geometry.view_synthesis import (
     Views,
     depth_difference,
     for_each,
+    in_depths_unit,
     motion_from_target,
     pairs_in_time,
     synthesise,
@@ -61,7 +62,7 @@ class EgoMotion(DepthMethod):
         augment: Mirror images, and colours that only the networks see; the paper crops.
         pose_channels: Levels of the encoder of pairs that motion and explainability are told from, a light U-Net's with
             group normalisation.
-        pose_scale: The motion's outputs are multiplied by it.
+        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class EgoMotion(DepthMethod):
 
     def motion(self, a: Tensor, b: Tensor) -> Tensor:
         """What takes points from the camera of pictures a to that of the later pictures b, (B, 4, 4)."""
-        return rigid_from_vector(self.pose.pose(a, b))
+        return rigid_from_vector(in_depths_unit(self.pose.pose(a, b), self.min_depth))
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class EgoMotion(DepthMethod):
         seen = self.augment.recolour(views.pictures, batch["seed"]) if self.training else views.pictures
         earlier, later, turned = pairs_in_time(seen, batch["frame"])
         vector, masks = self.pose(earlier, later)
-        motion = motion_from_target(vector, turned).unflatten(0, (len(seen), -1))
+        motion = motion_from_target(in_depths_unit(vector, self.min_depth), turned).unflatten(0, (len(seen), -1))
         which = turned[:, None, None, None]
         return views, seen, motion, [torch.where(which, mask[:, 1:], mask[:, :1]) for mask in masks]
 

@@ -23,6 +23,7 @@ from medssl.geometry.view_synthesis import (
     Views,
     depth_difference,
     for_each,
+    in_depths_unit,
     motion_from_target,
     pairs_in_time,
     surrounded,
@@ -77,7 +78,7 @@ class Monodepth2(DepthMethod):
         augment: Mirror images, and colours that only the networks see.
         pose_channels: Levels of the encoder of pairs that the motion is told from, a light U-Net's with group
             normalisation; the paper's is another ResNet-18.
-        pose_scale: The motion's outputs are multiplied by it.
+        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Monodepth2(DepthMethod):
 
     def motion(self, a: Tensor, b: Tensor) -> Tensor | None:
         """What takes points from the camera of pictures a to that of the later pictures b, (B, 4, 4)."""
-        return None if self.pose is None else rigid_from_vector(self.pose(a, b))
+        return None if self.pose is None else rigid_from_vector(in_depths_unit(self.pose(a, b), self.min_depth))
 
     @torch.no_grad()
     def show(self, batch: Batch) -> dict[str, Tensor]:
@@ -163,7 +164,7 @@ class Monodepth2(DepthMethod):
         if self.pose is not None:
             require(batch, "frame")
             earlier, later, turned = pairs_in_time(seen[:, : batch["clip"].shape[1]], batch["frame"])
-            forward = self.pose(earlier, later)
+            forward = in_depths_unit(self.pose(earlier, later), self.min_depth)
             motions.append(motion_from_target(forward, turned).unflatten(0, (len(seen), -1)))
         if self.stereo:
             self._require_common_sight(batch)

@@ -4,10 +4,11 @@ Godard, Mac Aodha, Brostow, "Unsupervised Monocular Depth Estimation with Left-R
 2017, https://arxiv.org/abs/1609.03677, equations 1 to 4.
 """
 
+import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.clip_augment import ClipAugment
 from medssl.data.clips import ClipNeeds, Single
@@ -41,6 +42,8 @@ class StereoDepth(DepthMethod):
         encoder: The network to train, for pictures.
         scales: Finest scales that the loss is summed over; at each the pictures are smaller by 2.
         max_disparity: Largest disparity, as a share of the picture's width.
+        first_disparity: The disparity that training begins with, as a share of the width. The paper's sigmoid begins in
+            its middle, at 0.15: where most disparities are a few percent, that is too far off for matches to be found.
         ssim_weight: The paper's alpha (eq. 2), the share of structural dissimilarity.
         appearance_weight: The paper's alpha_ap (eq. 1).
         smoothness_weight: The paper's alpha_ds, divided by 2^s at scale s.
@@ -58,6 +61,7 @@ class StereoDepth(DepthMethod):
         encoder: Encoder,
         scales: int = 4,
         max_disparity: float = 0.3,
+        first_disparity: float = 0.05,
         ssim_weight: float = 0.85,
         appearance_weight: float = 1.0,
         smoothness_weight: float = 0.1,
@@ -66,13 +70,17 @@ class StereoDepth(DepthMethod):
         augment: ClipAugment = ClipAugment(),
     ) -> None:
         super().__init__()
-        if scales < 1 or not 0 < max_disparity <= 1:
+        if scales < 1 or not 0 < first_disparity < max_disparity <= 1:
             raise InputError(
-                "StereoDepth: scales must be at least 1 and max_disparity a share of the width above 0, up to 1; got "
-                f"{scales} and {max_disparity:g}."
+                "StereoDepth: scales must be at least 1, and 0 < first_disparity < max_disparity <= 1, shares of the "
+                f"width; got {scales}, {first_disparity:g} and {max_disparity:g}."
             )
         self.network = DepthNetwork(encoder, maps=2, scales=scales)
         self.encoder = encoder
+        share = first_disparity / max_disparity
+        for name, parameter in self.network.decoder.heads.named_parameters():
+            if name.endswith("bias"):
+                nn.init.constant_(parameter, math.log(share / (1 - share)))  # what the sigmoid makes that share of
         self.max_disparity, self.ssim_weight = max_disparity, ssim_weight
         self.appearance_weight, self.smoothness_weight = appearance_weight, smoothness_weight
         self.consistency_weight, self.post_processing, self.augment = consistency_weight, post_processing, augment

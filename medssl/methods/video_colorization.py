@@ -29,7 +29,7 @@ from medssl.video_method import CorrespondenceMethod
 Codes = Literal["auto", "colour", "gradient"]
 
 _COLOURED = 5.0  # of a and b: a difference from grey that is just seen; subsampled colours of grey video stay below
-_COLOURED_SHARE = 0.01  # of the cells, from which on videos have colours to learn from
+_COLOURED_SHARE = 0.1  # of the cells, from which on videos have colours to learn from; marks on grey video have fewer
 _ROWS = 16_384  # cells of each process that the clusters are learnt from
 _UNUSED = 1e6  # coordinate of a cluster that the data have no colour for: never the nearest
 _OUT_OF_REACH = -1e4  # score of what is not pointed at; finite, so that a cell that points nowhere has a gradient
@@ -58,7 +58,7 @@ class VideoColorization(CorrespondenceMethod):
         gap: Frames from each to the one before it. The paper has 6 frames per second.
         temperature: Of the soft-max over all cells of the references (eq. 2).
         codes: What is copied: groups of ``"colour"`` or of the ``"gradient"``; ``"auto"`` takes colours where at least
-            1 % of the cells have some.
+            a tenth of the cells have some.
         cluster_batches: Batches that the groups are learnt from.
         augment: How clips vary; only the encoder sees the other brightness and contrast.
     """

@@ -32,7 +32,8 @@ class DenseEmbedding(nn.Module):
         self.encoder, self.stride = encoder, stride
         coarse = [level for level, known in enumerate(encoder.strides) if known >= stride]
         self.levels = coarse or [len(encoder.strides) - 1]
-        self.narrow = nn.ModuleList([nn.Conv2d(encoder.channels[level], width, 1) for level in self.levels])
+        # Without a bias: what all cells have in common tells none of them apart.
+        self.narrow = nn.ModuleList([nn.Conv2d(encoder.channels[level], width, 1, bias=False) for level in self.levels])
 
     def forward(self, image: Tensor) -> Tensor:
         """Turn (B, 3, H, W), 0 to 1, into embeddings (B, width, H / stride, W / stride), of any length, in float32.

@@ -12,7 +12,7 @@ from medssl.report.depth import DEPTH_COLORS, UNKNOWN, Limits
 
 _LEAST_HEIGHT = 480  # of the pictures; smaller ones are enlarged by a whole number
 _BANNER, _FONT = 30, 16
-_BAR, _LABELS, _GAP = 16, 74, 8  # widths: the bar's colours, its numbers, the space between pictures
+_BAR, _LABELS, _GAP = 16, 96, 8  # widths: the bar's colours, its numbers, the space between pictures
 _TICKS = 5
 
 

@@ -14,7 +14,7 @@ from medssl.report.page import Section, html_report
 from medssl.structure_from_motion.outcome import ELSEWHERE, LOST, REGISTERED, Outcome
 
 _SHOWN = 0.96  # of the points: a few far ones would make the rest a dot
-_INSIDE_OUT = -0.1  # correlation of nearness and brightness, below which a lamp on the camera is not what lit the scene
+_INSIDE_OUT = -0.3  # correlation of nearness and brightness, below which a lamp on the camera is not what lit the scene
 _LOOKS = 12  # cameras whose direction is drawn
 _GRID: dict[str, Any] = {"color": "#dddddd", "linewidth": 0.6}
 _PATH, _START = arm_color(0), arm_color(5)
@@ -118,6 +118,7 @@ def sfm_report(outcome: Outcome, pictures: tuple[Path, Path], path: Path) -> Non
             Section("How good it is", "\n\n".join(sentences(outcome)), pd.DataFrame(rows), pictures[:1]),
             Section("Over time", "", None, pictures[1:]),
             Section("Sub-models", "Parts that could not be joined; the first is kept.", outcome.models),
+            Section("Attempts", "With other random numbers each; errors in the reduced picture.", outcome.attempts),
             Section(
                 "Intrinsics", f"{outcome.calibration.capitalize()}: {camera.width}x{camera.height}, {focal}{bent}."
             ),

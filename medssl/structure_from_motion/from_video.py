@@ -1,6 +1,7 @@
 """From a video to camera poses and points: choose frames, find and match features, map, undistort, write."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from medssl.data.colmap import colmap_sequence
 from medssl.data.endoscope_mask import find_mask
 from medssl.data.sequence import Frames
 from medssl.errors import InputError
-from medssl.files import read_json, write_json
+from medssl.extras import require_module
+from medssl.files import read_json, value_hash, write_json
 from medssl.structure_from_motion.frame_choice import USED, Look, candidate_frames, choose, mask_sample
-from medssl.structure_from_motion.incremental import Matches, extract_features, map_frames, match_features, read_matches
+from medssl.structure_from_motion.incremental import (
+    LEAST_FRAMES,
+    Matches,
+    extract_features,
+    fit,
+    map_frames,
+    match_features,
+    read_matches,
+)
 from medssl.structure_from_motion.lens import field_of_view
-from medssl.structure_from_motion.outcome import Outcome, frames_table, models_table
+from medssl.structure_from_motion.outcome import Outcome, attempts_table, frames_table, models_table
 from medssl.structure_from_motion.pictures import (
     picture_name,
     read_mask,
@@ -25,12 +35,11 @@ from medssl.structure_from_motion.pictures import (
     save_png,
     write_feature_picture,
 )
-from medssl.structure_from_motion.settings import FrameChoice, LensModel, Settings
+from medssl.structure_from_motion.settings import FrameChoice, LensModel, Mapping, Settings
 from medssl.structure_from_motion.undistorted import write_recording
 
 logger = logging.getLogger(__name__)
 
-_LEAST_FRAMES = 3
 _LEAST_FEATURES = 100  # per frame, below which texture is what is missing
 
 
@@ -61,29 +70,25 @@ def reconstruct(
     Raises:
         InputError: The frames do not tell their motion: too few, badly exposed, static, without texture or parallax.
     """
+    require_module("pycolmap", "endoscopy")  # before minutes are spent on choosing frames
     times = frame_times(frames)
     candidates = candidate_frames(times, settings.choice)
-    if len(candidates) < _LEAST_FRAMES:
+    if len(candidates) < LEAST_FRAMES:
         raise InputError(
             f"{source}: {len(candidates)} frames are to be looked at, of {len(frames)}; structure from motion needs at "
-            f"least {_LEAST_FRAMES}, and some 20 to be sure. Give a longer part, or look at more frames (choice.every)."
+            f"least {LEAST_FRAMES}, and some 20 to be sure. Give a longer part, or look at more frames (choice.every)."
         )
     mask = _field_of_view(frames, candidates, mask, work / "mask.png")
     looks = _look(source, frames, times, mask, settings, work)
     used = [look.frame for look in looks if look.verdict == USED]
     _require_motion(source, looks, settings.choice)
     matches = _match([picture_name(number) for number in used], frames.size, mask, camera, settings, threads, work)
-    models = map_frames(
-        work / "database.db",
-        work / "pictures",
-        work / "models",
-        settings.mapping,
-        isinstance(camera, Camera),
-        settings.seed,
-    )
-    if not models or models[0].num_reg_images() < _LEAST_FRAMES:
+    attempts = _map(settings, isinstance(camera, Camera), work)
+    models = max(attempts, key=lambda models: _worth(models, settings.mapping))
+    if not models:
         raise InputError(f"{source}: {_why_none(matches)}")
     numbers = [registered_frames(model) for model in models]
+    compared = attempts_table(attempts, models, settings.seed)
     lens = camera if isinstance(camera, Camera) else _estimated(models[0], work).resized(*frames.size)
     write_recording(models[0], lens, frames, numbers[0], mask, out)
     sequence = colmap_sequence(out)
@@ -94,6 +99,7 @@ def reconstruct(
         calibration="given" if isinstance(camera, Camera) else f"estimated ({camera})",
         frames=frames_table(looks, times, matches, numbers, sequence),
         models=models_table(models, numbers, times),
+        attempts=compared,
     )
 
 
@@ -151,12 +157,12 @@ def _look(
 def _require_motion(source: str, looks: list[Look], choice: FrameChoice) -> None:
     counts = pd.Series([look.verdict for look in looks]).value_counts()
     used = int(counts.get(USED, 0))
-    if used >= _LEAST_FRAMES:
+    if used >= LEAST_FRAMES:
         return
     others = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if verdict != USED)
     moved = np.nanmax([look.motion for look in looks] + [0.0])
     raise InputError(
-        f"{source}: {used} of {len(looks)} frames can be used ({others}); at least {_LEAST_FRAMES} are needed. The "
+        f"{source}: {used} of {len(looks)} frames can be used ({others}); at least {LEAST_FRAMES} are needed. The "
         f"picture moved by at most {100 * moved:.2f} % of its width from one used frame to the next ones, and "
         f"{100 * choice.motion:g} % are asked for (choice.motion): a camera that stands still shows no depth."
     )
@@ -185,8 +191,25 @@ def _match(
         settings.seed,
     )
     logger.info("Matching them.")
-    match_features(database, len(names), settings.matching, threads, settings.seed)
+    match_features(database, settings.matching, threads, settings.seed)
     return read_matches(database)
+
+
+def _map(settings: Settings, calibrated: bool, work: Path) -> list[list[Any]]:
+    """The sub-models of each attempt; those of an attempt with these settings that was made before are read."""
+    mapping = settings.mapping
+    attempts: list[list[Any]] = []
+    asked = value_hash({**asdict(mapping), "attempts": None})
+    for seed in range(settings.seed, settings.seed + mapping.attempts):
+        logger.info("Mapping, attempt %d of %d.", len(attempts) + 1, mapping.attempts)
+        folder = work / "models" / f"{asked}-{seed}"
+        attempts.append(map_frames(work / "database.db", work / "pictures", folder, mapping, calibrated, seed))
+    return attempts
+
+
+def _worth(models: list[Any], mapping: Mapping) -> tuple[int, float]:
+    """What an attempt is chosen by: the frames of its largest sub-model, and how well it fits."""
+    return (models[0].num_reg_images(), fit(models[0], mapping.max_error_px)) if models else (0, 0.0)
 
 
 def _estimated(model: Any, work: Path) -> Camera:

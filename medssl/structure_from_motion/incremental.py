@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 
 from medssl.data.camera import Camera
 from medssl.extras import require_module
+from medssl.files import write_aside
 from medssl.structure_from_motion.lens import colmap_parameters, guessed_parameters
 from medssl.structure_from_motion.settings import Features, LensModel, Mapping, Matching
 
 logger = logging.getLogger(__name__)
 
-_EXHAUSTIVE_UP_TO = 60  # frames, in which all pairs are few
+LEAST_FRAMES = 3  # of a sub-model: two tell nothing of how good they are
+
 _PREFIX = re.compile(r"^[WEF]\d{8} \S+ +\d+ ([^:]+):\S+\] ")
 _SOLVER = ("levenberg_marquardt_strategy.cc", "trust_region_minimizer.cc")  # a rejected step, which is tried again
-_ERROR, _WARNING, _NOTHING = 2, 1, 4  # glog's levels
+_WARNING, _NOTHING = 1, 4  # glog's levels: from this one on
 
 
 class Matches(NamedTuple):
@@ -86,12 +88,11 @@ def extract_features(
         pycolmap.extract_features(database, pictures, names, single, reading, extraction, device=pycolmap.Device.cpu)
 
 
-def match_features(database: Path, count: int, matching: Matching, threads: int, seed: int) -> None:
+def match_features(database: Path, matching: Matching, threads: int, seed: int) -> None:
     """Compare the features of pairs of pictures; pairs that were compared are left alone.
 
     Args:
         database: With the features of the pictures.
-        count: Number of pictures.
         matching: Which pairs.
         threads: Pairs at a time.
         seed: Of what is drawn.
@@ -102,10 +103,9 @@ def match_features(database: Path, count: int, matching: Matching, threads: int,
     geometry.ransac.random_seed, geometry.ransac.max_error = seed, matching.max_error_px
     geometry.detect_watermark = False  # a still camera's matches look like one
     cpu = pycolmap.Device.cpu
-    exhaustive = matching.pairs == "exhaustive" or (matching.pairs == "auto" and count <= _EXHAUSTIVE_UP_TO)
     with quiet():
         pycolmap.set_random_seed(seed)
-        if exhaustive:
+        if matching.pairs == "exhaustive":
             pycolmap.match_exhaustive(database, options, verification_options=geometry, device=cpu)
             return
         pairing = pycolmap.SequentialPairingOptions()
@@ -119,15 +119,37 @@ def map_frames(database: Path, pictures: Path, out: Path, mapping: Mapping, cali
     Args:
         database: With features and matches.
         pictures: Folder of the pictures.
-        out: Folder that COLMAP writes to.
+        out: Folder of the sub-models; where it is there already, they are read.
         mapping: When a camera or a point is trusted.
         calibrated: Whether the intrinsics are known, and stay as they are.
         seed: Of what is drawn.
     """
     pycolmap = require_module("pycolmap", "endoscopy")
+    if not out.is_dir():
+        with write_aside(out) as aside, quiet():
+            aside.mkdir()
+            pycolmap.set_random_seed(seed)
+            pycolmap.incremental_mapping(database, pictures, aside, _options(mapping, calibrated, seed))
+    found = [pycolmap.Reconstruction(folder) for folder in sorted(out.iterdir()) if folder.is_dir()]
+    models = [model for model in found if model.num_reg_images() >= LEAST_FRAMES]  # COLMAP may leave a smaller one
+    return sorted(models, key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+
+
+def fit(model: Any, max_error_px: float) -> float:
+    """How much a model explains: each observation counts 1 where it is exact, and 0 from ``max_error_px`` on.
+
+    The score of MSAC: Torr, Zisserman, "MLESAC: a new robust estimator with application to estimating image geometry",
+    Computer Vision and Image Understanding 2000; here of each point's mean error.
+    """
+    points = model.points3D.values()
+    return float(sum(point.track.length() * max(0.0, 1 - (point.error / max_error_px) ** 2) for point in points))
+
+
+def _options(mapping: Mapping, calibrated: bool, seed: int) -> Any:
+    pycolmap = require_module("pycolmap", "endoscopy")
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed, options.extract_colors = 1, seed, False
-    options.min_model_size, options.min_num_matches = 3, mapping.min_inliers
+    options.min_model_size, options.min_num_matches = LEAST_FRAMES, mapping.min_inliers
     options.ba_refine_focal_length = options.ba_refine_extra_params = not calibrated
     mapper, points = options.mapper, options.triangulation
     mapper.random_seed = points.random_seed = seed
@@ -136,11 +158,7 @@ def map_frames(database: Path, pictures: Path, out: Path, mapping: Mapping, cali
     mapper.filter_min_tri_angle = points.min_angle = mapping.min_angle_deg
     mapper.filter_max_reproj_error = mapping.max_error_px
     points.merge_max_reproj_error = points.complete_max_reproj_error = mapping.max_error_px
-    out.mkdir(parents=True, exist_ok=True)
-    with quiet():
-        pycolmap.set_random_seed(seed)
-        models = pycolmap.incremental_mapping(database, pictures, out, options)
-    return sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+    return options
 
 
 def read_matches(database: Path) -> Matches:

@@ -32,6 +32,8 @@ class Outcome:
             full-size picture without distortion.
         models: One row per sub-model, the kept one first: ``sub_model``, ``frames``, ``first_s``, ``last_s``,
             ``points``.
+        attempts: One row per attempt to map the frames: ``seed``, ``sub_models``, and of the largest ``frames``,
+            ``points`` and ``error_px``, their mean reprojection error in the reduced picture; and ``kept``.
     """
 
     sequence: VideoSequence
@@ -40,6 +42,7 @@ class Outcome:
     calibration: str
     frames: pd.DataFrame
     models: pd.DataFrame
+    attempts: pd.DataFrame
 
     @property
     def poses(self) -> NDArray[np.float64]:
@@ -127,6 +130,22 @@ def models_table(models: Sequence[Any], numbers: Sequence[Sequence[int]], times:
     )
 
 
+def attempts_table(attempts: Sequence[Sequence[Any]], kept: Sequence[Any], seed: int) -> pd.DataFrame:
+    """Compare attempts, each with its sub-models, the largest first; see ``Outcome.attempts``."""
+    rows = [
+        {
+            "seed": seed + number,
+            "sub_models": len(models),
+            "frames": models[0].num_reg_images() if models else 0,
+            "points": models[0].num_points3D() if models else 0,
+            "error_px": models[0].compute_mean_reprojection_error() if models else np.nan,
+            "kept": "yes" if models is kept else "",
+        }
+        for number, models in enumerate(attempts)
+    ]
+    return pd.DataFrame(rows)
+
+
 def reprojection_errors(sequence: VideoSequence) -> NDArray[np.float64]:
     """How far each point of a sequence with known pixels was seen from where it projects to, (n,), pixels."""
     points, camera = sequence.points, sequence.camera
@@ -139,7 +158,7 @@ def reprojection_errors(sequence: VideoSequence) -> NDArray[np.float64]:
 
 
 def nearer_is_brighter(sequence: VideoSequence, colours: NDArray[np.uint8]) -> float:
-    """Rank correlation of the points' brightness with their nearness to the camera, -1 to 1, median over the frames.
+    """Rank correlation of the points' brightness and nearness to the camera, -1 to 1: the median over the frames.
 
     The light of an endoscope sits beside its camera, so what is near is bright. A scene that came out inside out, which
     from afar projects to the same pixels, has it the other way round.
@@ -156,7 +175,7 @@ def nearer_is_brighter(sequence: VideoSequence, colours: NDArray[np.uint8]) -> f
     seen = pd.DataFrame({"frame": frame, "brightness": colours[point].mean(axis=1), "nearness": -depth})
     ranks = seen.groupby("frame")[["brightness", "nearness"]].rank()
     agreement = [part["brightness"].corr(part["nearness"]) for _, part in ranks.groupby(seen["frame"])]
-    return float(np.nanmedian(agreement))
+    return float(pd.Series(agreement).fillna(0.0).median())
 
 
 def _fate(look: Look, kept: set[int], others: set[int]) -> str:

@@ -73,13 +73,13 @@ class Matching:
     """Which frames are compared.
 
     Args:
-        pairs: "sequential" compares each frame with its neighbours, and with ones 2, 4, 8, ... frames away;
-            "exhaustive" compares all with all; "auto" is exhaustive up to 60 frames.
-        overlap: Neighbours, and powers of two, that a frame is compared with.
+        pairs: "sequential" compares each frame with those 1, 2, 4, 8, ... used frames later; "exhaustive" compares all
+            with all: for up to some 60 frames that come back to a place.
+        overlap: How many later frames each is compared with.
         max_error_px: Of a match to the two cameras' epipolar geometry, in the reduced picture.
     """
 
-    pairs: Literal["auto", "sequential", "exhaustive"] = "auto"
+    pairs: Literal["sequential", "exhaustive"] = "sequential"
     overlap: int = 10
     max_error_px: float = 4.0
 
@@ -94,13 +94,15 @@ class Mapping:
     """When a camera or a point is trusted.
 
     Args:
-        first_angle_deg: Angle between the rays of the first two frames. COLMAP halves it twice where no pair has it. A
-            small one from the start risks the scene turned inside out, which looks the same from far away.
+        attempts: Times that all is mapped anew with other random numbers; the best is kept. Of a camera that moves
+            little, one scene in ten comes out inside out: that looks nearly the same from there, but fits less well.
+        first_angle_deg: Angle between the rays of the first two frames. COLMAP halves it where no pair has it.
         min_angle_deg: Least angle between two rays of a point.
         min_inliers: Least points by which a further frame is placed.
         max_error_px: Of a point's reprojection, in the reduced picture.
     """
 
+    attempts: int = 3
     first_angle_deg: float = 16.0
     min_angle_deg: float = 1.0
     min_inliers: int = 15
@@ -108,6 +110,7 @@ class Mapping:
 
     def __post_init__(self) -> None:
         """Refuse what would place nothing."""
+        _require(self.attempts >= 1, f"mapping.attempts must be at least 1, got {self.attempts}")
         _require(0 < self.first_angle_deg < 90, f"mapping.first_angle_deg is 0 to 90, got {self.first_angle_deg:g}")
         _require(0 < self.min_angle_deg < 90, f"mapping.min_angle_deg is 0 to 90, got {self.min_angle_deg:g}")
         _require(self.min_inliers >= 6, f"mapping.min_inliers must be at least 6, got {self.min_inliers}")

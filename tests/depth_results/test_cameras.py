@@ -5,7 +5,7 @@ import pytest
 from depth_stub import FRAMES, true_poses
 
 from medssl.data.recording_store import Geometry
-from medssl.depth_results.cameras import Asked, choose_cameras, image_factors, step_factor
+from medssl.depth_results.cameras import Asked, choose_cameras, image_factors, require_poses, step_factor
 from medssl.errors import InputError
 
 NONE = [np.zeros(0)] * FRAMES
@@ -66,7 +66,7 @@ def test_steps_are_compared_where_both_cameras_move() -> None:
     ("asked", "posed", "path", "ratios", "metric", "source", "factor", "unit"),
     [
         ("auto", True, True, RATIOS, False, "recording", 3.0, "mm"),  # points
-        ("auto", True, True, NONE, False, "recording", 2.0, "mm"),  # the network's motion is half as long
+        ("auto", True, True, NONE, False, "recording", 2.0, "unknown"),  # the network's motion is half as long
         ("auto", True, False, RATIOS, True, "recording", 1.0, "mm"),  # metric
         ("auto", True, False, NONE, False, "none", 1.0, "unknown"),  # nothing tells the scale
         ("auto", False, True, NONE, False, "network", 1.0, "unknown"),
@@ -77,7 +77,7 @@ def test_steps_are_compared_where_both_cameras_move() -> None:
     ],
 )
 def test_poses_and_scale_agree(
-    asked: Asked, posed: bool, path: bool, ratios: list, metric: bool, source: str, factor: float, unit: str
+    asked: Asked, posed: bool, path: bool, ratios: list[np.ndarray], metric: bool, source: str, factor: float, unit: str
 ) -> None:
     chosen = choose_cameras(asked, geometry(posed), shrunk(2.0) if path else None, ratios, metric, "mm", "v")
     assert (chosen.source, chosen.unit, chosen.poses is None) == (source, unit, source == "none")
@@ -87,9 +87,9 @@ def test_poses_and_scale_agree(
 
 def test_poses_that_are_not_there_are_refused_where_they_are_asked_for() -> None:
     with pytest.raises(InputError, match=r"v: has no recorded camera poses; find them with medssl sfm"):
-        choose_cameras("recording", geometry(False), shrunk(1.0), NONE, False, "unknown", "v")
+        require_poses("recording", geometry(False), shrunk(1.0), "v")
     with pytest.raises(InputError, match=r"v: the method tells no motion"):
-        choose_cameras("network", geometry(), None, NONE, False, "unknown", "v")
+        require_poses("network", geometry(), None, "v")
     with pytest.raises(InputError, match=r"v: has camera poses, but neither points nor motion"):
         choose_cameras("recording", geometry(), None, NONE, False, "unknown", "v")
 

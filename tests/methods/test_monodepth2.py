@@ -18,6 +18,7 @@ from medssl.sample import Batch
 from tests.scenes import BASELINE, Told, learnt, plane_clip, true_vectors
 
 NEAR, FAR = 1.0, 20.0
+UNIT = 10 * NEAR  # of the translations that the pose network tells
 
 
 def built(**arguments: Any) -> Monodepth2:
@@ -38,7 +39,7 @@ def told(batch: Batch, depth: Tensor, vectors: Tensor | None = None, **arguments
     some = depth if method.geometry_weight > 0 else depth[:, :1]
     method.network = Told([sigmoid_of(some.flatten(0, 1))])  # type: ignore[assignment]
     if method.pose is not None:
-        method.pose = Told(true_vectors(batch) if vectors is None else vectors)  # type: ignore[assignment]
+        method.pose = Told(true_vectors(batch, UNIT) if vectors is None else vectors)  # type: ignore[assignment]
     return method
 
 
@@ -66,9 +67,9 @@ def test_the_truth_has_hardly_a_loss_and_what_is_near_it_has_more(sources: tuple
 
 def test_a_wrong_motion_has_a_larger_loss() -> None:
     batch, depth = plane_clip()
-    vectors = true_vectors(batch)
+    vectors = true_vectors(batch, UNIT)
     right = loss(told(batch, depth), batch)
-    for change in ([0, 0, 0, 0.1, 0, 0], [0, 0.02, 0, 0, 0, 0], [0.02, 0, 0, 0, 0, 0]):
+    for change in ([0, 0, 0, 0.01, 0, 0], [0, 0.02, 0, 0, 0, 0], [0.02, 0, 0, 0, 0, 0]):
         assert loss(told(batch, depth, vectors + torch.tensor(change)), batch) > 2 * right
 
 
@@ -84,7 +85,8 @@ def test_the_loss_is_that_of_a_naive_loop_over_scales_and_sources() -> None:
         for t in (1, 2):
             source = batch["clip"][:, t]
             before = t == 1
-            rigid = rigid_from_vector(method.pose(source, target) if before else method.pose(target, source))
+            vector = method.pose(source, target) if before else method.pose(target, source)
+            rigid = rigid_from_vector(vector * torch.tensor([1, 1, 1, UNIT, UNIT, UNIT]))
             depth = depth_from_disparity(full, NEAR, FAR)
             warped, seen = reproject(source, depth, batch["intrinsics"], invert(rigid) if before else rigid)
             away = torch.nn.functional.max_pool2d((~seen).float(), 3, 1, 1) > 0
@@ -211,6 +213,15 @@ def test_only_stereo_is_metric_and_each_asks_for_what_it_needs() -> None:
     assert stereo.motion(torch.rand(1, 3, 32, 64), torch.rand(1, 3, 32, 64)) is None
 
 
+def test_the_unit_of_depth_changes_nothing() -> None:
+    batch, _ = plane_clip()
+    a, b = batch["clip"][:, 0], batch["clip"][:, 2]
+    one, other = built(), built(min_depth=1000 * NEAR, max_depth=1000 * FAR)
+    assert loss(other, batch) == pytest.approx(loss(one, batch), rel=1e-4)
+    torch.testing.assert_close(other.depth(batch), 1000 * one.depth(batch))
+    torch.testing.assert_close(other.motion(a, b)[:, :3, 3], 1000 * one.motion(a, b)[:, :3, 3])
+
+
 @pytest.mark.parametrize("sources", SOURCES)
 def test_the_gradient_reaches_all_that_is_trained(sources: tuple[str, ...]) -> None:
     method = built(sources=sources)
@@ -224,9 +235,9 @@ def test_the_gradient_reaches_all_that_is_trained(sources: tuple[str, ...]) -> N
 def test_it_learns_how_deep_a_scene_is_from_stereo() -> None:
     batch, depth = plane_clip(right=True)
     method = built(sources=("stereo",), min_depth=2.0, augment=ClipAugment(mirroring=0, colours=0))
-    before = float((method.depth(batch) / depth[:, 0]).log().abs().mean())
+    before = float((method.depth(batch).detach() / depth[:, 0]).log().abs().mean())
     losses = learnt(method, batch, steps=40)
-    after = float((method.depth(batch) / depth[:, 0]).log().abs().mean())
+    after = float((method.depth(batch).detach() / depth[:, 0]).log().abs().mean())
     assert losses[-1] < 0.7 * losses[0] and after < 0.5 * before
 
 
@@ -285,7 +296,7 @@ def test_the_networks_may_run_in_bf16() -> None:
 
 def test_depth_lies_within_its_limits() -> None:
     batch, _ = plane_clip()
-    depth = built().depth(batch)
+    depth = built().depth(batch).detach()
     assert depth.shape == (2, 1, 32, 64) and depth.dtype == torch.float32
     assert float(depth.min()) >= NEAR and float(depth.max()) <= FAR
 

@@ -39,9 +39,10 @@ def outcome() -> Outcome:
     models = pd.DataFrame(
         {"sub_model": [1, 2], "frames": [3, 2], "first_s": [0.0, 0.16], "last_s": [0.08, 0.2], "points": [20, 9]}
     )
+    attempts = pd.DataFrame({"seed": [0, 1], "frames": [3, 3], "error_px": [0.4, 0.6], "kept": ["yes", ""]})
     sequence = VideoSequence("film", "film", blank, CAMERA, poses, points=points)
     grey = np.clip(400 - 40 * positions[:, 2:], 0, 255).astype(np.uint8)
-    return Outcome(sequence, np.repeat(grey, 3, axis=1), CAMERA, "given", table, models)
+    return Outcome(sequence, np.repeat(grey, 3, axis=1), CAMERA, "given", table, models, attempts)
 
 
 def test_the_scene_is_drawn_from_three_sides_in_the_first_cameras_axes(drawn, outcome: Outcome) -> None:
