@@ -96,7 +96,7 @@ def replay(calls: list[Call], autocast: Callable[[], Any]) -> None:
                 outputs = _tensors(call.module(*call.inputs, **call.keywords))
             if call.learns:
                 total = total + sum(output.float().sum() for output in outputs)
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -127,7 +127,7 @@ def measure(name: str, data: PreparedDataset) -> str:
 
     def step() -> None:
         batch = next(batches)
-        loss(batch).backward()  # type: ignore[no-untyped-call]
+        loss(batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         method.after_step()

@@ -14,7 +14,7 @@ import pandas as pd
 from medssl.data.crops import CropDataset
 from medssl.data.preparation import Preparation
 from medssl.errors import InputError
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.methods import build_method
 from medssl.methods.classification import Classification
@@ -170,8 +170,7 @@ def fine_tune(
         workers=recipe.workers,
     )
     table = pd.DataFrame(history)
-    with write_aside(out / "history.csv") as aside:
-        table.to_csv(aside, index=False)
+    write_table(out / "history.csv", table)
     tuned.save(out / kind.name, kind)
     return table
 

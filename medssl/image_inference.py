@@ -17,7 +17,7 @@ from medssl.data.volumes import Volume, read_volume
 from medssl.errors import InputError
 from medssl.evaluation.detection import detect_windows
 from medssl.evaluation.embedding import windows_of
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.fine_tuning import FineTuned
 from medssl.inference import scans_of
 from medssl.methods.classification import Classification
@@ -155,6 +155,5 @@ def _each(
             refused.append({"scan": scan.name, "reason": str(error) or "it needs more memory than there is."})
     tables = pd.DataFrame(rows, columns=columns), pd.DataFrame(refused, columns=["scan", "reason"])
     for name, table in zip((file, "refused.csv"), tables, strict=True):
-        with write_aside(out / name) as aside:
-            table.to_csv(aside, index=False)
+        write_table(out / name, table)
     return tables

@@ -25,7 +25,8 @@ from medssl.data.preparation import prepare_image
 from medssl.data.resample import reorient
 from medssl.data.volumes import Volume, read_volume, source_files, write_labels
 from medssl.errors import InputError
-from medssl.files import content_hash, read_json, value_hash, write_aside, write_json
+from medssl.evaluation.tables import write_table
+from medssl.files import content_hash, read_json, value_hash, write_json
 from medssl.labels.bids import write_dataset_description, write_dseg_table
 from medssl.labels.lut import LabelSet, write_lut
 from medssl.model import Model
@@ -130,8 +131,7 @@ def predict(
             refused.append({"scan": scan.name, "reason": str(error) or "it needs more memory than there is."})
     result = Predicted(pd.DataFrame(rows, columns=_VOLUME_COLUMNS), pd.DataFrame(refused, columns=_REFUSED_COLUMNS))
     for name, table in (("volumes.csv", result.volumes), ("refused.csv", result.refused)):
-        with write_aside(out / name) as aside:
-            table.to_csv(aside, index=False)
+        write_table(out / name, table)
     return result
 
 

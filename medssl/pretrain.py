@@ -20,7 +20,7 @@ from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
 from medssl.evaluation.health import collapse, representation_health
 from medssl.evaluation.scan_probes import probe_encoder
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.networks.heads import pooled
 from medssl.optimizers import OptimizerName, build_optimizer
@@ -147,8 +147,7 @@ def pretrain(
         workers=recipe.workers,
     )
     table = pd.DataFrame(history)
-    with write_aside(out / "history.csv") as aside:
-        table.to_csv(aside, index=False)
+    write_table(out / "history.csv", table)
     kept = PretrainedEncoder(
         method.encoder,
         encoder,

@@ -2,13 +2,18 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medssl.data.catalog import Scan
+from medssl.data.preparation import Preparation
+from medssl.data.prepare import prepare
+from medssl.data.prepared import PreparedDataset
 from medssl.errors import InputError
 from medssl.files import read_json, value_hash, write_json
+from medssl.labels.protocols import Protocol
 from medssl.tracking import Run, RunLike, Tracker
 
 logger = logging.getLogger(__name__)
@@ -42,6 +47,15 @@ def stage(folder: Path, inputs: Any, work: Callable[[Path], None]) -> Path:
     work(folder)
     write_json(note, {"inputs": key, "done": True})
     return folder
+
+
+def prepared_and_told(
+    scans: Sequence[Scan], out: Path, reading: Protocol | None, preparation: Preparation, jobs: int
+) -> PreparedDataset:
+    """Prepare scans, with labels where they are read, and say what became of them."""
+    report = prepare(scans, out, reading, preparation, labels_required=reading is not None, jobs=jobs)
+    print(report.table())
+    return report.dataset()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from medssl.data.crops import CropDataset
 from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.labels.lut import LabelSet
 from medssl.memory import keep_freed_memory
 from medssl.method import Method
@@ -130,8 +130,7 @@ def train_segmentation(
         workers=recipe.workers,
     )
     table = pd.DataFrame(history)
-    with write_aside(out / "history.csv") as aside:
-        table.to_csv(aside, index=False)
+    write_table(out / "history.csv", table)
     arguments = dict(network_arguments or {})
     model = Model(
         method.network, network, arguments, labels_of(train), train.preparation, recipe.patch_size, dict(origin or {})

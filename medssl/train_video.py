@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from medssl.data.clips import ClipDataset
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.errors import InputError
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.optimizers import OptimizerName
 from medssl.sample import Batch
@@ -108,8 +108,7 @@ def train_video(
         workers=recipe.workers,
     )
     table = pd.DataFrame(history)
-    with write_aside(out / "history.csv") as aside:
-        table.to_csv(aside, index=False)
+    write_table(out / "history.csv", table)
     return table
 
 

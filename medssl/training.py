@@ -36,6 +36,7 @@ from medssl.memory import keep_freed_memory
 from medssl.method import Method
 from medssl.optimizers import OptimizerName, build_optimizer
 from medssl.sample import Batch
+from medssl.thin_volumes import guard_thin_volumes
 
 Scores = Mapping[str, float]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -103,6 +104,7 @@ def fit(
         InputError: The checkpoint in ``out`` is of another training.
     """
     keep_freed_memory()
+    guard_thin_volumes(method)
     if steps < 1 or epoch_steps < 1:
         raise InputError(f"steps={steps} and epoch_steps={epoch_steps} must be at least 1.")
     epoch_steps = min(epoch_steps, steps)

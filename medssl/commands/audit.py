@@ -15,7 +15,7 @@ from medssl.errors import InputError
 from medssl.evaluation.audit import Judgement, Lens, judge, posed, rescore, seen_through, sentences
 from medssl.evaluation.controls import CONTROLS, Control, unchanged
 from medssl.evaluation.cue_probes import cue_probes, probe_sentences
-from medssl.files import write_aside
+from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.method_file import TrainedMethod, load_method
 from medssl.networks import build_encoder
@@ -88,8 +88,7 @@ def audit(
 def page(trained: TrainedMethod, judgement: Judgement, probes: pd.DataFrame, batch: Batch, out: Path) -> None:
     """Write the tables, the pictures and the page; ``batch`` is what the controls are shown on."""
     for name, table in (("controls", judgement.table), ("probes", probes)):
-        with write_aside(out / f"{name}.csv") as aside:
-            table.to_csv(aside, index=False)
+        write_table(out / f"{name}.csv", table)
     pictures = out / "pictures"
     controls_chart(judgement, pictures / "controls.png")
     probes_chart(probes, pictures / "probes.png")

@@ -78,7 +78,7 @@ def predict(
         draw=qc_picture if pictures else None,
     )
     print(f"{result.volumes['scan'].nunique()} scans segmented: {out}")
-    for scan, rows in result.volumes[result.volumes["truncated"]].groupby("scan", sort=False):
+    for scan, rows in result.volumes[result.volumes["truncated"].astype(bool)].groupby("scan", sort=False):
         print(f"  {scan}: truncated by the border of the field of view: {', '.join(rows['structure'])}.")
     _tell(result.refused, "segmented")
 

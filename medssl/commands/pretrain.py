@@ -18,7 +18,7 @@ from medssl.data.splits import load_split, save_split, split_subjects
 from medssl.evaluation.retrieval import nearest_neighbours
 from medssl.method import Method
 from medssl.method_file import TrainedMethod, save_method
-from medssl.methods import VIDEO, build_pretext
+from medssl.methods import VIDEO, build_pretext, pretext
 from medssl.networks import build_encoder, encoder_parameters
 from medssl.pretrain import PretrainRecipe, estimate, large_enough
 from medssl.pretrain import pretrain as train
@@ -98,6 +98,7 @@ def pretrain(
             jobs,
         )
         return
+    pretext(method)
     prepared = prepared_images(data, out / "prepared", images, preparation, jobs)
     parts = _split(prepared, split, held_out_count, seed)
     save_split(out / "split.json", parts)

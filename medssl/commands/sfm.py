@@ -9,8 +9,9 @@ import joblib
 
 from medssl.data.calibration import read_intrinsics
 from medssl.data.video import open_frames
+from medssl.evaluation.tables import write_table
 from medssl.evaluation.trajectory import write_tum
-from medssl.files import content_hash, read_json, value_hash, write_aside, write_json
+from medssl.files import content_hash, read_json, value_hash, write_json
 from medssl.reconstruction.point_cloud import PointCloud, write_points
 from medssl.report.sfm import frames_picture, scene_picture, sentences, sfm_report
 from medssl.structure_from_motion.from_video import reconstruct
@@ -97,8 +98,7 @@ def write_outcome(outcome: Outcome, out: Path) -> None:
     positions = outcome.points.positions.astype("float32")
     write_points(out / "points.ply", PointCloud(positions, 0 * positions, outcome.colours))
     for name, table in (("frames", outcome.frames), ("sub_models", outcome.models)):
-        with write_aside(out / f"{name}.csv") as aside:
-            table.to_csv(aside, index=False)
+        write_table(out / f"{name}.csv", table)
     pictures = out / "points.png", out / "frames.png"
     scene_picture(outcome, pictures[0])
     frames_picture(outcome, pictures[1])

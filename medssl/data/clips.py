@@ -249,9 +249,9 @@ class ClipDataset(Samples):
         """Refuse a recording that lacks what the method needs."""
         geometry, name = self._geometry(i), self.data.names[i]
         lacks = {
+            "second camera": self.needs.right and not self.data.has(i, "right"),
             "intrinsics of the camera": self.needs.intrinsics and geometry.intrinsics is None,
             "poses of the camera": self.needs.poses and not len(posed_frames(geometry)),
-            "second camera": self.needs.right and not self.data.has(i, "right"),
             "points of structure from motion": self.needs.points and geometry.observations is None,
         }
         advice = {

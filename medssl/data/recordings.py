@@ -77,10 +77,10 @@ def find_sequences(source: Path) -> list[VideoSequence]:
         InputError: There is no source, it holds nothing that is known, or nothing that can be used.
     """
     found = search(source)
+    if not found.sequences:
+        raise InputError("\n".join(one.reason for one in found.refused))
     for one in found.refused:
         logger.warning("Left out: %s", one.reason)
-    if not found.sequences:
-        raise InputError(found.refused[0].reason)
     return found.sequences
 
 

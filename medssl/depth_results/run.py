@@ -236,7 +236,7 @@ def _page(
     sections = [
         Section(maps.cameras.banner, "\n\n".join(sentences[1:])),
         Section("Frames", "Grey is unknown or not valid. Near is red, far is blue.", None, pictures),
-        Section("Scores of the depth", scores.told, table),
+        Section("Scores of the depth", scores.told, None if table is None else table.dropna(axis=1, how="all")),
         Section("The camera's path", "" if path else "There are no poses.", scores.path, path),
         Section("The surface", "Magenta: not seen. Blue: the camera's way." if surface else "", None, surface),
         Section("Left out", left_out),

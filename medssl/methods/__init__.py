@@ -79,12 +79,21 @@ def build_pretext(name: str, encoder: Encoder, **arguments: Any) -> Method:
     Raises:
         InputError: There is no method of that name, or it does not take one of the arguments.
     """
+    return build_method(pretext(name), encoder, **arguments)
+
+
+def pretext(name: str) -> type[Method]:
+    """Find a method of pretraining by name.
+
+    Raises:
+        InputError: There is none of that name.
+    """
     if name not in PRETEXTS:
         raise InputError(
             f"There is no method of pretraining '{name}'. Methods: {', '.join(sorted(PRETEXTS))}; of clips of "
             f"recordings: {', '.join(sorted(VIDEO))}."
         )
-    return build_method(PRETEXTS[name], encoder, **arguments)
+    return PRETEXTS[name]
 
 
 def build_video_method(name: str, encoder: Encoder, **arguments: Any) -> VideoMethod:

@@ -96,6 +96,17 @@ def test_predict_lists_a_bad_scan_and_segments_the_others(
     assert (tmp_path / "out" / "s1_T1w_dseg.nii.gz").exists()
 
 
+def test_predict_lists_every_scan_where_none_can_be_read(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "text.nii.gz"
+    bad.write_text("no scan")
+    assert main(["predict", str(trained / "model"), str(bad), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert "0 scans segmented" in told.out and "1 of the inputs could not be segmented" in told.err
+    assert pd.read_csv(tmp_path / "out" / "refused.csv")["scan"].tolist() == ["text"]
+
+
 def test_weak_labels_from_atlases_and_their_quality(
     cohort: Path, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

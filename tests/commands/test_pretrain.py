@@ -145,6 +145,15 @@ def test_what_a_task_cannot_be_learnt_from_is_refused(
     assert "does not fit 3D images" in said
 
 
+def test_an_unknown_method_is_told_before_anything_is_prepared(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "mocco", "--data", str(cohort), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "no method of pretraining 'mocco'" in told and "monodepth2" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_constant_and_broken_images_are_named_and_left_out(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,19 +12,17 @@ import pandas as pd
 
 from medssl.arms import ArmTrainer, Steps, arms, pairs_to_compare, steps_in_budget
 from medssl.comparison import compare_arms, predict_and_score
-from medssl.data.catalog import FREESURFER_LABELS, Scan, catalog
+from medssl.data.catalog import FREESURFER_LABELS, catalog
 from medssl.data.preparation import Preparation
-from medssl.data.prepare import prepare
-from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak, load_split, save_split, split_subjects
 from medssl.evaluation.printing import arms_cells, comparison_cells, rich_table, show
 from medssl.files import read_json, write_json
 from medssl.labels.lut import label_set as find_label_set
-from medssl.labels.protocols import Protocol, protocol
+from medssl.labels.protocols import protocol
 from medssl.labels.weak import weak_labels_from_atlases
 from medssl.methods.segmentation import Boosting
 from medssl.report.page import Section
-from medssl.stages import continued_run, stage
+from medssl.stages import continued_run, prepared_and_told, stage
 from medssl.tracking import hashed, open_tracker, ui_command
 from medssl.train_segmentation import Recipe, seconds_per_step
 
@@ -101,7 +99,7 @@ def run(
     structures = find_label_set(label_set)
     reading = protocol(manual_reading, structures)
     scans = {scan.name: scan for scan in catalog(manual, images=manual_images, labels=manual_labels)}
-    all_manual = _prepared(list(scans.values()), out / "prepared" / "manual", reading, preparation, jobs)
+    all_manual = prepared_and_told(list(scans.values()), out / "prepared" / "manual", reading, preparation, jobs)
     left = len(set(all_manual.subjects)) - test_count - validation_count
     counts = {"test": test_count, "validation": validation_count, "train": manual_count or max(1, left)}
     parts = load_split(split) if split else split_subjects(all_manual.subjects, counts, split_seed)
@@ -116,7 +114,9 @@ def run(
         made = weak_labels_from_atlases(weak_scans, atlases, out / "weak_labels", structures, manual_reading, jobs=jobs)
         print(made.table())
         weak_scans, weak_reading = catalog(made.out), "same"
-    weak_data = _prepared(weak_scans, out / "prepared" / "weak", protocol(weak_reading, structures), preparation, jobs)
+    weak_data = prepared_and_told(
+        weak_scans, out / "prepared" / "weak", protocol(weak_reading, structures), preparation, jobs
+    )
     check_no_leak({"train": train, "validation": validation, "test": test, "weak": weak_data})
 
     steps = Steps(pretrain_steps, finetune_steps)
@@ -167,10 +167,3 @@ def run(
     show(rich_table(arms_cells(joined), "Dice on the test scans, mean ± sd over subjects"))
     print(f"Report: {results / 'report.html'}\nPictures: {results / 'pictures'}\nMLflow: {ui_command(out)}")
     return joined
-
-
-def _prepared(scans: list[Scan], out: Path, reading: Protocol, preparation: Preparation, jobs: int) -> PreparedDataset:
-    """Prepare labelled scans, and say what became of them."""
-    report = prepare(scans, out, reading, preparation, labels_required=True, jobs=jobs)
-    print(report.table())
-    return report.dataset()

@@ -15,8 +15,6 @@ import pandas as pd
 from medssl.data.catalog import Scan, catalog
 from medssl.data.formats import stem_of
 from medssl.data.preparation import Preparation
-from medssl.data.prepare import prepare
-from medssl.data.prepared import PreparedDataset
 from medssl.data.slabs import SLABS, cut_into_slabs, others_than, structures_of_each
 from medssl.data.splits import check_no_leak, save_split
 from medssl.efficiency_study import (
@@ -41,7 +39,7 @@ from medssl.networks import encoder_parameters
 from medssl.pretrain import PretrainRecipe
 from medssl.report.charts import arms_picture, dice_boxplot
 from medssl.report.page import Section, html_report
-from medssl.stages import continued_run
+from medssl.stages import continued_run, prepared_and_told
 from medssl.tracking import hashed, open_tracker, ui_command
 from medssl.train_segmentation import Recipe
 
@@ -151,7 +149,7 @@ def run(
     more = [] if unlabelled is None else catalog(unlabelled, unlabelled_images)
     if within_scan:
         scans, more, reading = _slabs(scans, more, table, reading, out / "slabs")
-    all_labelled = _prepared(scans, out / "prepared" / "labelled", reading, preparation, jobs)
+    all_labelled = prepared_and_told(scans, out / "prepared" / "labelled", reading, preparation, jobs)
     subjects = sorted(set(all_labelled.subjects))
     if within_scan:
         parts = {part: tuple(one for one in subjects if one.endswith(f"-{part}")) for part in _PARTS}
@@ -160,7 +158,7 @@ def run(
         parts = split_study(subjects, split, test_count, validation_count, 1, split_seed)
     pool, validation, test = (all_labelled.select(parts[part]) for part in _PARTS)
     sources = scans_to_pretrain_on(more, scans, parts)
-    images = _prepared(sources, out / "prepared" / "images", None, preparation, jobs)
+    images = prepared_and_told(sources, out / "prepared" / "images", None, preparation, jobs)
     for trained in (pool, images):
         check_no_leak({"training": trained, "validation": validation, "test": test})
 
@@ -220,15 +218,6 @@ def run(
     print("\n".join([_ONE_SCAN, _WEAK] if within_scan else [_WEAK]))
     print(f"Report: {results / 'report.html'}\nMLflow: {ui_command(out)}")
     return scores
-
-
-def _prepared(
-    scans: Sequence[Scan], out: Path, reading: Protocol | None, preparation: Preparation, jobs: int
-) -> PreparedDataset:
-    """Prepare scans, with labels where they are read, and say what became of them."""
-    report = prepare(scans, out, reading, preparation, labels_required=reading is not None, jobs=jobs)
-    print(report.table())
-    return report.dataset()
 
 
 def _slabs(

@@ -10,10 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from medssl.data.catalog import FREESURFER_LABELS, Scan, catalog
+from medssl.data.catalog import FREESURFER_LABELS, catalog
 from medssl.data.preparation import Preparation
-from medssl.data.prepare import prepare
-from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak, save_split
 from medssl.efficiency_study import (
     StudyData,
@@ -29,11 +27,11 @@ from medssl.evaluation.printing import rich_table, show
 from medssl.evaluation.tables import write_table
 from medssl.files import write_json
 from medssl.labels.lut import label_set as find_label_set
-from medssl.labels.protocols import Protocol, protocol
+from medssl.labels.protocols import protocol
 from medssl.networks import encoder_parameters
 from medssl.pretrain import PretrainRecipe
 from medssl.report.efficiency import efficiency_page
-from medssl.stages import continued_run
+from medssl.stages import continued_run, prepared_and_told
 from medssl.tracking import hashed, open_tracker, ui_command
 from medssl.train_segmentation import Recipe
 
@@ -130,7 +128,7 @@ def run(
     )
     manual = protocol(reading, find_label_set(label_set))
     scans = {scan.name: scan for scan in catalog(labelled, labelled_images, labelled_labels)}
-    all_labelled = _prepared(list(scans.values()), out / "prepared" / "labelled", manual, preparation, jobs)
+    all_labelled = prepared_and_told(list(scans.values()), out / "prepared" / "labelled", manual, preparation, jobs)
     parts = split_study(all_labelled.subjects, split, test_count, validation_count, max(counts), split_seed)
     pool, validation, test = (all_labelled.select(parts[name]) for name in ("pool", "validation", "test"))
     subsets = draw_subsets(parts["pool"], plan.counts, plan.seeds, split_seed)
@@ -138,11 +136,11 @@ def run(
     file_read = weak_reading if weak_reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
     found = catalog(unlabelled, unlabelled_images, unlabelled_labels, freesurfer_labels=file_read)
     sources = scans_to_pretrain_on(found, list(scans.values()), parts)
-    images = _prepared(sources, out / "prepared" / "images", None, preparation, jobs)
+    images = prepared_and_told(sources, out / "prepared" / "images", None, preparation, jobs)
     weak_scans, weak = weakly_labelled(found, list(scans.values()), parts, weak_reading), None
     if weak_scans:
         read = protocol(weak_reading or str(weak_scans[0].protocol), manual.target)
-        weak = _prepared(weak_scans, out / "prepared" / "weak", read, preparation, jobs)
+        weak = prepared_and_told(weak_scans, out / "prepared" / "weak", read, preparation, jobs)
     check_no_leak({"pool": pool, "validation": validation, "test": test})
     for part in (images, *([weak] if weak is not None else [])):
         check_no_leak({"pretraining": part, "validation": validation, "test": test})
@@ -190,12 +188,3 @@ def run(
     print("\n".join(verdict(gains)))
     print(f"Report: {results / 'report.html'}\nMLflow: {ui_command(out)}")
     return scores
-
-
-def _prepared(
-    scans: list[Scan], out: Path, reading: Protocol | None, preparation: Preparation, jobs: int
-) -> PreparedDataset:
-    """Prepare scans, with labels where they are read, and say what became of them."""
-    report = prepare(scans, out, reading, preparation, labels_required=reading is not None, jobs=jobs)
-    print(report.table())
-    return report.dataset()
