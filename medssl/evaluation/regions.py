@@ -35,19 +35,6 @@ _SHOWN = ("structure", "side", "volume_mm3", "mean_hu", "fluid_share", "differen
 OUTSIDE = "outside the regions"
 """What the row of lesion voxels that lie in no region is called."""
 
-_SIDES = {
-    "left": re.compile(r"(?<![a-z])(left|lh|l)(?![a-z])"),
-    "right": re.compile(r"(?<![a-z])(right|rh|r)(?![a-z])"),
-}
-
-
-def side_of(label_set: LabelSet, index: int) -> str:
-    """Say on which side a class is by its name: "left", "right", or "" where it has no twin."""
-    name = label_set.names[index - 1].lower()
-    if label_set.mirrored[index] == index:
-        return ""
-    return next(side for side, word in _SIDES.items() if word.search(name))
-
 
 def region_table(
     hu: NDArray[Any],
@@ -92,7 +79,7 @@ def region_table(
         {
             "structure": label_set.names,
             "id": label_set.ids,
-            "side": [side_of(label_set, i) for i in index],
+            "side": [label_set.side(i) for i in index],
             "voxels": voxels[1:],
             "volume_mm3": voxels[1:] * voxel_mm3,
             "tissue_share": counted.fillna(0).to_numpy() / np.where(voxels[1:] > 0, voxels[1:], np.nan),

@@ -77,6 +77,13 @@ class LabelSet:
         twins = (class_of.get(_other_side(name).lower(), class_of[name.lower()]) for name in self.names)
         return (0, *twins)
 
+    def side(self, index: int) -> str:
+        """Say on which side a class is by its name: "left", "right", or "" where it has no twin."""
+        word = _SIDE_WORD.search(self.names[index - 1])
+        if word is None or self.mirrored[index] == index:
+            return ""
+        return "left" if word.group().lower().startswith("l") else "right"
+
     def to_ids(self, labels: NDArray[Any]) -> NDArray[np.int32]:
         """Turn class indices (0..classes - 1, any shape) into the structures' numbers."""
         return np.take(np.array((0, *self.ids), dtype=np.int32), labels)

@@ -1,5 +1,6 @@
 """Scores as charts: every subject is a point, so that a mean hides nobody."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,21 +108,22 @@ def label_quality_picture(table: pd.DataFrame, path: Path) -> None:
 
 
 def _twins(label_set: LabelSet, scored: set[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The left-right pairs of which one is scored, and the other structures, in the label set's order."""
+    """The pairs (left, right) of which one is scored, and the other structures, in the label set's order."""
     pairs, single = [], []
     for index, name in enumerate(label_set.names, start=1):
         twin = label_set.mirrored[index]
         if twin > index and scored & {name, label_set.names[twin - 1]}:
-            pairs.append((name, label_set.names[twin - 1]))
+            both = name, label_set.names[twin - 1]
+            pairs.append(both if label_set.side(index) == "left" else both[::-1])
         elif twin == index and name in scored:
             single.append(name)
     return pairs, single
 
 
 def _shared_name(left: str, right: str) -> str:
-    """What the names of two twins share: "Left-Putamen" and "Right-Putamen" are both "Putamen"."""
-    words = zip(left.split("-"), right.split("-"), strict=False)
-    return "-".join(word for word, other in words if word == other) or left
+    """What the names of two twins share: "Left-Putamen" and "Right-Putamen" are "Putamen", "lung_left" is "lung"."""
+    words = zip(*(re.split("([-_ ])", name) for name in (left, right)), strict=False)
+    return "".join(word for word, other in words if word == other).strip("-_ ") or left
 
 
 def _draw_boxes(

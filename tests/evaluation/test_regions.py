@@ -14,7 +14,6 @@ from medssl.evaluation.regions import (
     measure_scan,
     most_asymmetric,
     region_table,
-    side_of,
 )
 from medssl.labels.lut import LabelSet, Structure
 
@@ -88,7 +87,7 @@ def test_it_agrees_with_a_loop_over_voxels() -> None:
 
 
 def test_sides_come_from_names_alone() -> None:
-    assert [side_of(PARTS, i) for i in range(1, 6)] == ["left", "right", "left", "right", ""]
+    assert [PARTS.side(i) for i in range(1, 6)] == ["left", "right", "left", "right", ""]
 
 
 def test_lesions_are_counted_by_region_and_none_is_dropped() -> None:

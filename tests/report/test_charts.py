@@ -40,6 +40,17 @@ def test_left_stands_beside_right_and_each_subject_of_each_run_is_a_point(tmp_pa
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first structure on top
 
 
+def test_left_is_left_whichever_twin_is_listed_first_and_wherever_the_name_says_it(tmp_path, drawn):
+    names = ("kidney_right", "kidney_left", "liver")
+    organs = LabelSet("organs", tuple(Structure(i, name, (i, 9 * i, 90)) for i, name in enumerate(names, start=1)))
+    table = scores(organs).assign(
+        dice=lambda t: t["structure"].map({"kidney_right": 0.9, "kidney_left": 0.2, "liver": 0.5})
+    )
+    left, right, single = drawn(dice_boxplot, {"a": table}, tmp_path / "box.png", organs).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["kidney"]
+    assert set(points(left)[:, 0]) == {0.2} and set(points(right)[:, 0]) == {0.9} and set(points(single)[:, 0]) == {0.5}
+
+
 def test_label_sets_without_sides_fill_one_panel_and_missing_structures_leave_a_gap(tmp_path, drawn):
     parts = LabelSet("parts", (Structure(1, "Anterior", (1, 1, 1)), Structure(2, "Posterior", (2, 2, 2))))
     tables = {"a": scores(parts), "b": scores(parts).query("structure == 'Anterior'")}
