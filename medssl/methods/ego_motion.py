@@ -212,6 +212,5 @@ class ExplainedPose(nn.Module):
                 f"Explainability takes pictures whose sides are multiples of {stride}, got {tuple(a.shape[2:])} "
                 "(height, width). Prepare them at such a size, give fewer pose_channels, or explainability_weight=0."
             )
-        features = self.pose.encoder((torch.cat([a, b], dim=1) - 0.45) / 0.225)  # as PoseNetwork does
-        vector = self.pose.scale * self.pose.head(features[-1]).float().mean((2, 3))
-        return vector, self.decoder(features)
+        features = self.pose.features(a, b)
+        return self.pose.motion(features), self.decoder(features)

@@ -49,7 +49,7 @@ class DepthNetwork(nn.Module):
                 f"This depth network takes pictures whose sides are multiples of {stride}, got "
                 f"{tuple(image.shape[2:])} (height, width)."
             )
-        return cast(list[Tensor], self.decoder(self.encoder((image - 0.45) / 0.225)))
+        return cast(list[Tensor], self.decoder(self.encoder(standardised(image))))
 
 
 class DepthDecoder(nn.Module):
@@ -113,9 +113,21 @@ class PoseNetwork(nn.Module):
 
         The first three are a rotation, its axis times its angle; the last three a translation.
         """
-        x = self.encoder((torch.cat([a, b], dim=1) - 0.45) / 0.225)[-1]
-        vector: Tensor = self.scale * self.head(x).float().mean((2, 3))
+        return self.motion(self.features(a, b))
+
+    def features(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Encode pictures a and b (B, 3, H, W), side by side."""
+        return cast(list[Tensor], self.encoder(standardised(torch.cat([a, b], dim=1))))
+
+    def motion(self, features: Sequence[Tensor]) -> Tensor:
+        """Tell the motion (B, 6) from the features of two pictures."""
+        vector: Tensor = self.scale * self.head(features[-1]).float().mean((2, 3))
         return vector
+
+
+def standardised(image: Tensor) -> Tensor:
+    """Bring pictures, 0 to 1, to a mean near 0 and a standard deviation near 1, by those of photographs."""
+    return (image - 0.45) / 0.225
 
 
 def _convolution(in_channels: int, out_channels: int) -> nn.Module:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from medssl.errors import InputError
 from medssl.geometry import in_float32, warp
+from medssl.networks.depth import standardised
 from medssl.networks.encoder import Encoder
 from medssl.networks.segmentation import check_image, initialise
 
@@ -89,7 +90,7 @@ class FlowNetwork(nn.Module):
         """Encode pictures (B, 3, H, W) to normalised features (2B, C, h, w) of each level, finest first, a's first."""
         pictures = torch.cat([a, b])
         check_image(pictures, self.encoder)
-        features = self.encoder((pictures - 0.45) / 0.225)
+        features = self.encoder(standardised(pictures))
         return [normalised(features[level]) for level in self.levels]
 
 
