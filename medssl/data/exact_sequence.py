@@ -12,6 +12,7 @@ from medssl.data.frame_folder import FrameFolder
 from medssl.data.frames import PerFile
 from medssl.data.poses import from_quaternions
 from medssl.data.sequence import Stereo, Truth, VideoSequence
+from medssl.data.video import open_frames
 from medssl.errors import InputError
 
 
@@ -61,6 +62,25 @@ def exact_sequence(folder: Path) -> VideoSequence:
         mask=read_picture(mask).grey.T > 127 if mask.is_file() else None,
         truth=truth,
     )
+
+
+def is_masked_folder(folder: Path) -> bool:
+    """Whether a folder holds a video and the masks of what it shows, as ``sample_data.make_shapes`` writes them."""
+    return (folder / "video.mp4").is_file() and (folder / "masks").is_dir()
+
+
+def masked_sequence(folder: Path) -> VideoSequence:
+    """Read ``video.mp4``, and where it is there ``flow/*.flo``, to the next frame; the camera is not known.
+
+    The same pictures without loss (``frames``), and the masks, are no recordings of their own.
+
+    Raises:
+        InputError: The video cannot be read.
+    """
+    frames = open_frames(folder / "video.mp4")
+    flow = _files(folder / "flow", [f"{i:08d}" for i in range(len(frames))])
+    truth = Truth(flow=PerFile(flow, read_flow, (*frames.size, 2)) if flow else None)
+    return VideoSequence(name=folder.name, subject=folder.name, frames=frames, truth=truth)
 
 
 def read_array(path: Path) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from medssl.data import endoscopy_sequences, public_sequences
 from medssl.data.cine import CineFrames
 from medssl.data.cohort import Refused, or_refused
 from medssl.data.colmap import colmap_sequence, is_colmap_folder
-from medssl.data.exact_sequence import exact_sequence, is_exact_folder
+from medssl.data.exact_sequence import exact_sequence, is_exact_folder, is_masked_folder, masked_sequence
 from medssl.data.formats import PICTURE_SUFFIXES
 from medssl.data.sequence import VideoSequence
 from medssl.data.sfm import is_sfm_folder, sfm_sequence
@@ -31,6 +31,7 @@ LAYOUTS = (
     color, intrinsics.txt
   - SCARED: endoscope_calibration.yaml; C3VD: *_color.png, pose.txt; EndoSLAM: Frames, Pixelwise Depths
   - a made-up endoscopy: frames, camera.json, poses.txt, with depth, flow, right as far as they are there
+  - a made-up video of shapes or of what sounds: video.mp4 and masks, with flow where it is there
   - pairs with true flow: *.flo beside .ppm or .png pictures
   - a video ("""
     + ", ".join(VIDEO_SUFFIXES)
@@ -46,6 +47,7 @@ class _Layout(NamedTuple):
 
 _KNOWN = (
     _Layout(is_exact_folder, exact_sequence),
+    _Layout(is_masked_folder, masked_sequence),
     _Layout(is_sfm_folder, sfm_sequence),
     _Layout(is_colmap_folder, colmap_sequence),
     _Layout(public_sequences.is_kitti_folder, public_sequences.kitti_sequence),

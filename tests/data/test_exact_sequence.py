@@ -10,6 +10,7 @@ from PIL import Image
 from medssl.data.exact_sequence import exact_sequence, is_exact_folder
 from medssl.data.flow_files import write_flo
 from medssl.data.recordings import are_recordings, find_sequences
+from medssl.data.video_writing import write_video
 from medssl.errors import InputError
 
 SIZE = (24, 32)
@@ -75,3 +76,21 @@ def test_a_broken_map_is_named(folder: Path) -> None:
     assert one.truth.depth is not None
     with pytest.raises(InputError, match=r"00000001\.npy: cannot be read"):
         one.truth.depth(1)
+
+
+def test_a_video_with_masks_is_one_recording_and_its_frames_and_masks_are_none(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need the extra 'video'")
+    root = tmp_path / "made" / "shapes000"
+    pictures = [np.full((*SIZE, 3), 40 * i, dtype=np.uint8) for i in range(3)]
+    write_video(root / "video.mp4", pictures, 25)
+    for kind in ("frames", "masks", "flow"):
+        (root / kind).mkdir()
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(root / "frames" / f"{i:08d}.png")
+        Image.fromarray(picture[..., 0]).save(root / "masks" / f"{i:08d}.png")
+    write_flo(root / "flow" / "00000001.flo", np.full((*SIZE, 2), 1.5, dtype=np.float32))
+    assert are_recordings(tmp_path)
+    (one,) = find_sequences(tmp_path)
+    assert (one.name, one.subject, len(one.frames)) == ("shapes000", "shapes000", 3)
+    assert one.truth.flow is not None and (one.truth.flow(1) == 1.5).all() and np.isnan(one.truth.flow(0)).all()
+    assert one.camera is None and one.poses is None

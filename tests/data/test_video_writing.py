@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medssl.data.video import VideoFrames
-from medssl.data.video_writing import write_video
+from medssl.data.video_writing import Sound, write_video
 from medssl.errors import InputError
 
 pytest.importorskip("av", reason="videos need the extra 'video'")
@@ -37,4 +37,31 @@ def test_nothing_is_left_where_writing_fails(tmp_path):
         write_video(tmp_path / "w.mp4", [good], float("nan"))
     with pytest.raises(InputError, match=r"w\.gif: a video is written as \.mp4"):
         write_video(tmp_path / "w.gif", [good], 25)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["w.mp4", "w.mkv"])
+def test_sound_is_heard_at_its_time(tmp_path, name):
+    import av
+
+    rate, start = 48_000, 30_011
+    samples = np.zeros(60_000)
+    samples[start : start + 12_000] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(12_000) / rate)
+    frames = [np.full((32, 32, 3), 90, dtype=np.uint8)] * 30
+    write_video(tmp_path / name, frames, 25, sound=Sound(samples, rate))
+    with av.open(str(tmp_path / name)) as container:
+        decoded = list(container.decode(audio=0))
+    heard = np.concatenate([frame.to_ndarray()[0] for frame in decoded])
+    loud = np.flatnonzero(np.abs(heard) > 0.1) + round(decoded[0].time * rate)  # Matroska's times are of whole ms
+    np.testing.assert_allclose(loud[[0, -1]], [start, start + 12_000], atol=100)
+    assert np.abs(heard).max() == pytest.approx(0.5, abs=0.05)
+    assert VideoFrames(tmp_path / name).size == (32, 32)
+
+
+def test_sound_that_cannot_be_written_is_refused(tmp_path):
+    frames = [np.zeros((16, 16, 3), dtype=np.uint8)]
+    with pytest.raises(InputError, match=r"w\.mp4: the sound is \(2, 100\); one channel"):
+        write_video(tmp_path / "w.mp4", frames, 25, sound=Sound(np.zeros((2, 100))))
+    with pytest.raises(InputError, match="of finite samples"):
+        write_video(tmp_path / "w.mp4", frames, 25, sound=Sound(np.full(100, np.nan)))
     assert list(tmp_path.iterdir()) == []
