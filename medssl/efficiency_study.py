@@ -112,6 +112,12 @@ class StudyData:
     tested: Sequence[Scan]
     reading: Protocol
 
+    @property
+    def names(self) -> set[str]:
+        """What scans and subjects are called, which no result may tell."""
+        parts = [part for part in (self.images, self.weak, self.pool, self.validation, self.test) if part is not None]
+        return {name for part in parts for name in (*part.scans, *part.subjects)}
+
 
 def split_study(
     subjects: Sequence[str], split: Path | None, test_count: int, validation_count: int, most: int, seed: int

@@ -14,7 +14,9 @@ import torch
 from medssl.comparison import predict_and_score
 from medssl.data.formats import stem_of
 from medssl.data.prepared import PreparedDataset
+from medssl.efficiency_attempts import Attempts
 from medssl.efficiency_study import StudyData, StudyPlan, how_it_was_measured, what_is_not_known
+from medssl.errors import InputError
 from medssl.evaluation.efficiency import SCRATCH, named
 from medssl.evaluation.segmentation_probe import probe_segmentation
 from medssl.evaluation.tables import read_table
@@ -23,7 +25,7 @@ from medssl.method import Method
 from medssl.methods import build_pretext
 from medssl.networks import build_encoder
 from medssl.networks.encoder import Encoder
-from medssl.pretrain import estimate, pretrain
+from medssl.pretrain import CollapsedError, estimate, pretrain
 from medssl.pretrained import load_encoder
 from medssl.report.curves import losses_picture
 from medssl.report.efficiency import StudyDetails
@@ -32,6 +34,8 @@ from medssl.stages import stage
 from medssl.start import Start
 from medssl.tracking import RunLike
 from medssl.train_segmentation import seconds_per_step, train_segmentation
+from medssl.training import NonFiniteLossError
+from medssl.weights import WEIGHTS, read_weights
 
 WEAK = "weak"
 """The arm that is pretrained by segmentation, on weak labels."""
@@ -104,7 +108,7 @@ class EfficiencyTrainer:
         run.log_params(settings)
 
         def work(into: Path) -> None:
-            with timed(into):
+            with timed(into), sound(self._kept(arm)):
                 if weak is None:
                     history = self._pretrain_method(arm, into, run)
                 else:
@@ -140,7 +144,7 @@ class EfficiencyTrainer:
         run.log_params(settings)
 
         def work(into: Path) -> None:
-            with timed(into):
+            with timed(into), sound(into / "model"):
                 history = self._segment(train, plan.finetune_steps, self._start(arm), seed, into, run)
             run.log_table(history, "history")
 
@@ -173,7 +177,11 @@ class EfficiencyTrainer:
         return self.out / "trainings" / arm / f"labels{labels}_seed{seed}"
 
     def details(
-        self, scores: pd.DataFrame, subsets: Mapping[tuple[int, int], Sequence[str]], out: Path
+        self,
+        scores: pd.DataFrame,
+        subsets: Mapping[tuple[int, int], Sequence[str]],
+        out: Path,
+        attempts: Attempts,
     ) -> StudyDetails:
         """Gather what the page tells beside the scores; probes the encoders where that was not done before.
 
@@ -181,26 +189,35 @@ class EfficiencyTrainer:
             scores: Of all fine-tunings.
             subsets: (number of labels, seed) -> subjects.
             out: Folder of the results, whose pictures are named after arms, not after scans.
+            attempts: What failed so far; a probe that fails is noted there too.
         """
         most, fewest, seed = max(self.plan.counts), min(self.plan.counts), self.plan.seeds[0]
+        arms = attempts.left(self.arms)
         costs = []
-        for arm in self.arms:
+        for arm in arms:
             pretraining, finetuning = self.minutes(arm)
-            row = {"arm": arm, "probe, Dice": f"{self.probe(arm, subsets[most, seed]):.3f}"}
-            costs.append({**row, "pretraining, minutes": pretraining, "one fine-tuning, minutes": finetuning})
+            row = {"arm": arm, "probe, Dice": "failed"}
+            with attempts.noted(arm, "linear probe"):
+                row["probe, Dice"] = f"{self.probe(arm, subsets[most, seed]):.3f}"
+            costs.append({**row, "pretraining, min": pretraining, "fine-tuning, min": finetuning})
         shown = scores[(scores["arm"] == SCRATCH) & (scores["labels"] == fewest) & (scores["seed"] == seed)]
         ranked = shown.groupby("scan")["dice"].mean().sort_values()
         scan = next(scan for scan in self.data.tested if scan.name == ranked.index[len(ranked) // 2])
-        examples = {arm: self.folder(arm, fewest, seed) / "test" / f"{stem_of(scan.image)}_qc.png" for arm in self.arms}
-        pretrainings = {arm: self._pretrained(arm) / "pretraining.png" for arm in self.arms[1:]}
-        collapsed = [named(arm) for arm in self.arms[1:] if self.collapsed(arm)]
+        examples = {arm: self.folder(arm, fewest, seed) / "test" / f"{stem_of(scan.image)}_qc.png" for arm in arms}
+        pretrainings = {arm: self._pretrained(arm) / "pretraining.png" for arm in arms[1:]}
+        collapsed = [named(arm) for arm in arms[1:] if self.collapsed(arm)]
         return StudyDetails(
             how_it_was_measured(self.plan, self.data),
             what_is_not_known(self.plan, self.data, collapsed),
             pd.DataFrame(costs),
-            {arm: _copied(path, out / "pictures" / f"example_{arm}.png") for arm, path in examples.items()},
+            {
+                arm: _copied(path, out / "pictures" / f"example_{arm}.png")
+                for arm, path in examples.items()
+                if path.is_file()
+            },
             f"The scan whose Dice from scratch is in the middle; number of labels: {fewest}, seed {seed}.",
             {arm: _copied(path, out / "pictures" / f"pretraining_{arm}.png") for arm, path in pretrainings.items()},
+            attempts.failures,
         )
 
     def minutes(self, arm: str) -> tuple[str, str]:
@@ -278,11 +295,31 @@ def timed(folder: Path) -> Iterator[None]:
     write_json(folder / _COST, {"minutes": (time.perf_counter() - start) / 60, "whole": whole})
 
 
+@contextmanager
+def sound(kept: Path) -> Iterator[None]:
+    """Check that a training leaves finite weights in ``kept``; one that diverged begins anew when it is tried again.
+
+    Raises:
+        InputError: Its loss or its weights are not finite, or its representation collapsed.
+    """
+    checkpoint = kept.parent / "last.ckpt"
+    try:
+        yield
+    except (CollapsedError, NonFiniteLossError):
+        checkpoint.unlink(missing_ok=True)
+        raise
+    try:
+        read_weights(kept / WEIGHTS)
+    except InputError:
+        checkpoint.unlink(missing_ok=True)
+        raise
+
+
 def _minutes(folders: Sequence[Path]) -> str:
-    """Average what trainings took, as text."""
-    if not folders:
+    """Average what trainings took that were done, as text."""
+    costs = [read_json(folder / _COST) for folder in folders if (folder / _COST).is_file()]
+    if not costs:
         return "–"
-    costs = [read_json(folder / _COST) for folder in folders]
     mean = sum(cost["minutes"] for cost in costs) / len(costs)
     return ("" if all(cost["whole"] for cost in costs) else "≥ ") + f"{mean:.1f}"
 

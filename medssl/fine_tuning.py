@@ -20,16 +20,11 @@ from medssl.methods import build_method
 from medssl.methods.classification import Classification
 from medssl.methods.detection import Detection
 from medssl.networks import build_encoder
+from medssl.pretrained import CLASSIFIER, DETECTOR
 from medssl.start import Start
 from medssl.train_segmentation import Recipe
 from medssl.training import Scores, fit
 from medssl.weights import WEIGHTS, Kind, fill, find_folder, read_description, read_weights, write_folder
-
-_KEYS = frozenset(
-    {"arguments", "encoder", "encoder_arguments", "in_channels", "spatial_dims", "preparation", "patch_size", "run"}
-)
-CLASSIFIER = Kind("classifier", "classifier.json", _KEYS, "medssl train --task classification")
-DETECTOR = Kind("detector", "detector.json", _KEYS, "medssl train --task detection")
 
 Tuned = TypeVar("Tuned", bound=Method)
 

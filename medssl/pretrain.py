@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,9 +240,15 @@ class Watch:
         every = self.recipe.probe_every
         if self.probed is None or not len(self.probed) or not every or self.looks % every:
             return {}
-        return probe_encoder(
-            method.encoder, self.probed, self.data, self.recipe.patch_size, crops=_PROBE_CROPS, steps=_PROBE_STEPS
-        ).scores
+        size = self.recipe.patch_size
+        try:
+            return probe_encoder(
+                method.encoder, self.probed, self.data, size, crops=_PROBE_CROPS, steps=_PROBE_STEPS
+            ).scores
+        except InputError as error:  # such as a class that one part lacks: no reason to stop the training
+            logger.warning("Probing is left out from here on: %s", error)
+            self.probed = None
+            return {}
 
     def _alarm(self, z: Tensor) -> bool:
         found = collapse(z, centre=True, least_spread=_LEAST_SPREAD)
@@ -255,10 +262,16 @@ class Watch:
 
 
 def few_with_labels(data: PreparedDataset, count: int) -> PreparedDataset:
-    """Take the first scans that have a label map or a class, as many as are wanted."""
+    """Take the first scans that have a label map or a class, as many as are wanted, of each class as many as can be."""
     maps = data.label_set is not None
-    known = [i for i in range(len(data)) if (maps and data.labelled(i)) or data.category(i) is not None]
-    return data.take(known[:count])
+    taken: Counter[int | None] = Counter()
+    known: list[tuple[int, int]] = []  # (how many of its class come before it, scan)
+    for i in range(len(data)):
+        category = data.category(i)
+        if category is not None or (maps and data.labelled(i)):
+            known.append((taken[category], i))
+            taken[category] += 1
+    return data.take(sorted(i for _, i in sorted(known)[:count]))
 
 
 def found_again(z: Tensor, z_other: Tensor) -> float:

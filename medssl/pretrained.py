@@ -1,7 +1,8 @@
 """A pretrained encoder is a folder: its weights, and ``encoder.json`` that says how to build and feed it.
 
-``load_encoder`` takes the encoder out of such a folder or out of a segmentation model's, and reports which of its
-numbers were filled. ``import_encoder`` reads other projects' weights, ``export_weights`` writes plain ones.
+``load_encoder`` takes the encoder out of such a folder or out of a trained model's, classifier's or detector's, and
+reports which of its numbers were filled. ``import_encoder`` reads other projects' weights, ``export_weights`` writes
+plain ones.
 """
 
 import re
@@ -39,6 +40,9 @@ ENCODER = Kind(
     frozenset({"encoder", "encoder_arguments", "in_channels", "spatial_dims", "preparation", "patch_size", "run"}),
     "medssl pretrain",
 )
+_TUNED = ENCODER.keys | {"arguments"}
+CLASSIFIER = Kind("classifier", "classifier.json", _TUNED, "medssl train --task classification")
+DETECTOR = Kind("detector", "detector.json", _TUNED, "medssl train --task detection")
 _PART = "encoder."
 
 MONAI_SSL = {
@@ -124,19 +128,18 @@ def load_pretrained(path_or_uri: str | Path) -> PretrainedEncoder:
 
 
 def describe_encoder(path_or_uri: str | Path) -> dict[str, Any]:
-    """Read what an encoder's or a model's folder tells of itself: in_channels, spatial_dims, preparation, run, ...
+    """Read what an encoder's or a trained model's folder tells of itself: in_channels, spatial_dims, preparation, ...
 
     Raises:
         InputError: It is neither.
     """
-    folder, kind = find_folder(path_or_uri, ENCODER, MODEL)
-    return read_description(folder, kind)
+    return read_description(*_find(path_or_uri))
 
 
 def load_encoder(
     path_or_uri: str | Path, in_channels: int | None = None, minimum_coverage: float = 0.9
 ) -> tuple[Encoder, Coverage]:
-    """Read the encoder of a pretraining or of a segmentation model, and the report of what of it was filled.
+    """Read the encoder of a pretraining, a model, a classifier or a detector, and the report of what of it was filled.
 
     Args:
         path_or_uri: A folder or an MLflow URI.
@@ -144,14 +147,13 @@ def load_encoder(
         minimum_coverage: Least share of the encoder's numbers that must be filled.
 
     Raises:
-        InputError: It is neither, or less is filled.
+        InputError: It is none of them, or less is filled.
     """
-    folder, kind = find_folder(path_or_uri, ENCODER, MODEL)
-    told, weights = read_description(folder, kind), read_weights(folder / WEIGHTS)
+    folder, kind = _find(path_or_uri)
+    told, weights = _read(folder, kind)
     channels = told["in_channels"] if in_channels is None else in_channels
     if kind == MODEL:
         encoder = build_model_network(told, channels).encoder
-        weights = {name.removeprefix(_PART): w for name, w in weights.items() if name.startswith(_PART)}
     else:
         encoder = build_encoder(told["encoder"], channels, told["spatial_dims"], **told["encoder_arguments"])
     adapted = with_channels(weights, encoder, told["in_channels"], channels)
@@ -159,26 +161,24 @@ def load_encoder(
 
 
 def fill_encoder(encoder: Encoder, path_or_uri: str | Path, minimum_coverage: float = 0.9) -> Coverage:
-    """Fill a network's encoder with a pretrained one, its first layer adapted to the channels; returns the report.
+    """Fill a network's encoder with a trained one, its first layer adapted to the channels; returns the report.
+
+    Args:
+        encoder: Filled in place.
+        path_or_uri: As for ``load_encoder``.
+        minimum_coverage: Least share of the encoder's numbers that must be filled.
 
     Raises:
         InputError: The weights are of another architecture or number of dimensions.
     """
-    folder, kind = find_folder(path_or_uri, ENCODER, MODEL)
-    told, weights = read_description(folder, kind), read_weights(folder / WEIGHTS)
+    told, weights = _read(*_find(path_or_uri))
     if told["spatial_dims"] != encoder.spatial_dims:
         raise InputError(
             f"{path_or_uri}: is for {told['spatial_dims']}D images, the network is for {encoder.spatial_dims}D ones. "
             "Choose an encoder that was pretrained on images of that kind."
         )
-    if kind == MODEL:
-        weights = {name.removeprefix(_PART): w for name, w in weights.items() if name.startswith(_PART)}
-    return fill(
-        encoder,
-        with_channels(weights, encoder, told["in_channels"], encoder.in_channels),
-        minimum_coverage,
-        str(path_or_uri),
-    )
+    adapted = with_channels(weights, encoder, told["in_channels"], encoder.in_channels)
+    return fill(encoder, adapted, minimum_coverage, str(path_or_uri))
 
 
 def import_encoder(
@@ -213,6 +213,18 @@ def export_weights(encoder: Encoder, path: Path) -> None:
             torch.save(plain, aside)
         else:
             save_file(plain, aside)
+
+
+def _find(path_or_uri: str | Path) -> tuple[Path, Kind]:
+    return find_folder(path_or_uri, ENCODER, MODEL, CLASSIFIER, DETECTOR)
+
+
+def _read(folder: Path, kind: Kind) -> tuple[dict[str, Any], Weights]:
+    """What a folder tells of itself, and the encoder's weights alone."""
+    told, weights = read_description(folder, kind), read_weights(folder / WEIGHTS)
+    if kind != ENCODER:
+        weights = {name.removeprefix(_PART): w for name, w in weights.items() if name.startswith(_PART)}
+    return told, weights
 
 
 def _plain_tensors(path: Path) -> Weights:

@@ -25,7 +25,8 @@ class Start:
 
     Args:
         model: A segmentation model's folder or MLflow URI; all weights that fit are taken.
-        encoder: A pretrained encoder's, or a model's whose encoder alone is taken; not both.
+        encoder: A pretrained encoder's, or a model's, classifier's or detector's whose encoder alone is taken; not
+            both.
         minimum_coverage: Least share of the network (of the encoder) that must be filled.
         layer_decay: The learning rate of each layer of the encoder is this times that of the layer above it.
         frozen: The encoder does not change at all.

@@ -17,12 +17,13 @@ from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak
 from medssl.errors import InputError
 from medssl.evaluation.embedding import embed_scans
-from medssl.fine_tuning import CLASSIFIER, FineTuned, fine_tune, own_arguments, refuse_changed
+from medssl.fine_tuning import FineTuned, fine_tune, own_arguments, refuse_changed
 from medssl.method import Method
 from medssl.methods import build_method
 from medssl.methods.classification import Classification
 from medssl.metrics import confusion, recall_from_confusion
 from medssl.networks import build_encoder
+from medssl.pretrained import CLASSIFIER
 from medssl.start import Start
 from medssl.train_segmentation import Recipe
 

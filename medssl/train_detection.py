@@ -13,11 +13,12 @@ from medssl.data.crops import CropDataset
 from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import check_no_leak
 from medssl.evaluation.detection import average_precision, detect_windows
-from medssl.fine_tuning import DETECTOR, FineTuned, fine_tune, own_arguments, refuse_changed
+from medssl.fine_tuning import FineTuned, fine_tune, own_arguments, refuse_changed
 from medssl.method import Method
 from medssl.methods import build_method
 from medssl.methods.detection import Detection, boxes_of
 from medssl.networks import build_encoder
+from medssl.pretrained import DETECTOR
 from medssl.start import Start
 from medssl.train_segmentation import Recipe, labels_of
 from medssl.training import use_bf16

@@ -10,11 +10,12 @@ import torch
 
 from medssl.cli import main
 from medssl.data.preparation import Preparation
-from medssl.fine_tuning import CLASSIFIER, DETECTOR, FineTuned
+from medssl.fine_tuning import FineTuned
 from medssl.image_inference import classify, detect
 from medssl.methods.classification import Classification
 from medssl.methods.detection import Detection, Detections
 from medssl.networks.unet import UNetEncoder
+from medssl.pretrained import CLASSIFIER, DETECTOR
 
 PREPARATION = Preparation(spacing_mm=1.0)
 ENCODER = {"channels": [4, 8], "norm": "group"}

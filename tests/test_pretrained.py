@@ -10,12 +10,19 @@ from torch import Tensor
 
 from medssl.data.preparation import Preparation
 from medssl.errors import InputError
+from medssl.fine_tuning import FineTuned
 from medssl.labels.lut import LABEL_SETS
+from medssl.methods import build_method
+from medssl.methods.classification import Classification
+from medssl.methods.detection import Detection
 from medssl.model import Model, save_model
 from medssl.networks import build_encoder, build_network
 from medssl.pretrained import (
+    CLASSIFIER,
+    DETECTOR,
     MONAI_SSL,
     PretrainedEncoder,
+    describe_encoder,
     export_weights,
     fill_encoder,
     import_encoder,
@@ -23,6 +30,7 @@ from medssl.pretrained import (
     load_pretrained,
     save_encoder,
 )
+from medssl.weights import Kind
 
 LABELS = LABEL_SETS["freesurfer-27"]
 ARGUMENTS = {"channels": [4, 8], "stem_stride": 1}
@@ -60,6 +68,21 @@ def test_the_encoder_of_a_segmentation_model_comes_with_its_coverage(tmp_path: P
     assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), network.encoder.parameters(), strict=True))
     other = build_encoder("unet", 1, 2, **ARGUMENTS)
     assert fill_encoder(other, tmp_path / "model").share == 1
+
+
+@pytest.mark.parametrize("kind", [CLASSIFIER, DETECTOR], ids=lambda kind: kind.name)
+def test_the_encoder_of_a_classifier_or_detector_is_taken_without_its_head(tmp_path: Path, kind: Kind) -> None:
+    one = pretrained(seed=1).encoder
+    arguments = {"classes": ["a", "b"]} if kind is CLASSIFIER else {"structures": ["a"], "width": 8, "anchors": [3.0]}
+    method = build_method(Classification if kind is CLASSIFIER else Detection, one, **arguments)
+    FineTuned(method, arguments, "unet", ARGUMENTS, Preparation(spacing_mm=2.0), (16, 16)).save(tmp_path / "out", kind)
+    encoder, coverage = load_encoder(tmp_path / "out")
+    assert coverage.share == 1 and coverage.unused == ()
+    assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), one.parameters(), strict=True))
+    wide = build_encoder("unet", 3, 2, **ARGUMENTS)
+    assert fill_encoder(wide, tmp_path / "out").share == 1
+    torch.testing.assert_close(wide(image().expand(1, 3, 8, 8))[0], one(image())[0])
+    assert describe_encoder(tmp_path / "out")["preparation"]["spacing_mm"] == 2.0
 
 
 @pytest.mark.parametrize("channels", [3, 4])

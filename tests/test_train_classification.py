@@ -146,6 +146,20 @@ def test_the_command_trains_a_classifier(images: Path, tmp_path: Path, capsys: p
     assert run.params["task"] == "classification" and "auc" in run.metrics
 
 
+def test_the_command_goes_on_from_a_classifiers_encoder_with_the_arguments_that_it_has(
+    images: Path, trained: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    words = ["train", str(images), "--out", str(tmp_path), "--task", "classification", "--steps", "1"]
+    start = ["--encoder", str(trained[0] / "classifier"), "--frozen_encoder", "true", "--validation_count", "0"]
+    assert main([*words, *start, "--recipe.patch_size", "[16,16,16]", "--recipe.workers", "0"]) == 0
+    before, after = (load_classifier(folder / "classifier") for folder in (trained[0], tmp_path))
+    assert after.encoder_arguments == SMALL
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before.method.encoder.parameters(), after.method.encoder.parameters(), strict=True)
+    )
+
+
 def test_the_command_refuses_options_of_another_task(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

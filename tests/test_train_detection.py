@@ -1,5 +1,6 @@
 """From prepared scans with labels to a detector's folder."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from medssl.data.prepared import PreparedDataset
 from medssl.errors import InputError
 from medssl.evaluation.detection import detect_windows
 from medssl.fine_tuning import load_detector
+from medssl.model import load_model
 from medssl.train_detection import DetectionScores, train_detection
 from medssl.train_segmentation import Recipe
 
@@ -113,3 +115,17 @@ def test_the_command_trains_a_detector(
     assert main([*words, *small, *recipe]) == 0
     assert "Validation average precision at IoU 0.5 after the last epoch" in capsys.readouterr().out
     assert (tmp_path / "detector" / "detector.json").is_file() and (tmp_path / "pictures" / "training.png").is_file()
+
+
+def test_other_tasks_start_from_the_encoder_of_a_detector_and_say_how_much_of_it_fits(
+    prepared_cohort: Path, trained: tuple[Path, pd.DataFrame], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["train", str(prepared_cohort), "--out", str(tmp_path), "--encoder", str(trained[0] / "detector")]
+    recipe = ["--frozen_encoder", "true", "--recipe.patch_size", "[16,16,16]", "--recipe.workers", "0"]
+    with caplog.at_level(logging.INFO, logger="medssl"):
+        assert main([*words, *recipe, "--steps", "1", "--validation_count", "0"]) == 0
+    assert "detector: 100.0% of the network's numbers are filled" in caplog.text
+    model = load_model(tmp_path / "model")
+    assert model.network_arguments == SMALL
+    expected = load_detector(trained[0] / "detector").method.encoder.state_dict()
+    assert all(torch.equal(model.network.encoder.state_dict()[name], value) for name, value in expected.items())

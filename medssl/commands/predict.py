@@ -6,11 +6,12 @@ import pandas as pd
 import torch
 
 from medssl.errors import InputError
-from medssl.fine_tuning import CLASSIFIER, DETECTOR, load_classifier, load_detector
+from medssl.fine_tuning import load_classifier, load_detector
 from medssl.image_inference import classify, detect
 from medssl.inference import Space
 from medssl.inference import predict as predict_scans
 from medssl.model import MODEL, load_model
+from medssl.pretrained import CLASSIFIER, DETECTOR
 from medssl.report.scans import qc_picture
 from medssl.training import Precision, use_bf16
 from medssl.weights import find_folder

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from medssl.data.calibration import read_intrinsics
-from medssl.data.catalog import FREESURFER_LABELS, catalog
+from medssl.data.catalog import FREESURFER_LABELS, LAYOUTS, NoScansError, catalog
 from medssl.data.preparation import Preparation
 from medssl.data.prepare import prepare as prepare_scans
 from medssl.data.prepare_recordings import prepare_recordings
 from medssl.data.prepared_recordings import RecordingPreparation
+from medssl.data.recordings import LAYOUTS as LAYOUTS_OF_RECORDINGS
 from medssl.data.recordings import are_recordings, find_sequences
 from medssl.data.sequence import VideoSequence
 from medssl.data.stereo import Packing, packed_sequence, stereo_sequence
@@ -78,7 +79,15 @@ def prepare(
         print(prepare_recordings(sequences, out, recording, jobs).table())
         return
     file_read = reading if reading in FREESURFER_LABELS else FREESURFER_LABELS[0]
-    scans = catalog(source, images, labels, subject_pattern, file_read)
+    try:
+        scans = catalog(source, images, labels, subject_pattern, file_read)
+    except NoScansError as error:
+        if kind == "scans":
+            raise
+        raise InputError(
+            f"{source}: holds neither scans nor recordings. Known of scans are:\n{LAYOUTS}\nand of recordings:\n"
+            f"{LAYOUTS_OF_RECORDINGS}"
+        ) from error
     implied = next((scan.protocol for scan in scans if scan.protocol), None)
     name = reading or implied
     report = prepare_scans(

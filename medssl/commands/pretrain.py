@@ -8,13 +8,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from medssl.commands.pretrain_clips import pretrain_on_clips
+from medssl.commands.pretrain_clips import prepared_recordings, pretrain_on_clips
 from medssl.data.catalog import catalog
+from medssl.data.classes import classified
 from medssl.data.preparation import Preparation
 from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
-from medssl.data.prepared_recordings import RecordingPreparation
+from medssl.data.prepared_recordings import RecordingPreparation, is_prepared_recordings
+from medssl.data.recording_frames import RecordingFrames
+from medssl.data.recordings import are_recordings
 from medssl.data.splits import load_split, save_split, split_subjects
+from medssl.errors import InputError
 from medssl.evaluation.retrieval import nearest_neighbours
 from medssl.method import Method
 from medssl.method_file import TrainedMethod, save_method
@@ -45,6 +49,7 @@ def pretrain(
     split: Path | None = None,
     held_out_count: int | None = None,
     images: str | None = None,
+    classes: Path | None = None,
     preparation: Preparation = Preparation(),
     clips: VideoRecipe = VideoRecipe(),
     recording: RecordingPreparation = RecordingPreparation(),
@@ -58,8 +63,10 @@ def pretrain(
 
     Args:
         method: Name of the method, see ``medssl methods``.
-        data: Images, or recordings for a method that learns from clips, in any layout that ``medssl prepare`` takes, or
-            what it wrote. Labels are not looked at.
+        data: Images or recordings, in any layout that ``medssl prepare`` takes, or what it wrote. A method that learns
+            from images takes the frames of recordings one by one, and those of one recording are held out together; a
+            folder of frames is taken for images unless it was prepared with ``--kind recordings``. Labels are not
+            looked at.
         out: Folder of the pretraining: encoder, method, history.csv, pictures, report.html and the MLflow store.
         encoder: Name of the encoder, see ``medssl networks``.
         encoder_arguments: Its own arguments; by default group normalisation where it has the choice, because instance
@@ -72,6 +79,10 @@ def pretrain(
         held_out_count: How many are drawn, to watch the loss and the representation on; a tenth, at least one, by
             default, and none where there are fewer than 3 subjects.
         images: Pattern of the images in ``data``, where its layout is not one that is found out.
+        classes: A CSV table of the images' classes, with the columns scan (or subject) and class, in place of those
+            that they were prepared with. Nothing is learnt from it: every ``recipe.probe_every`` looks, probes of the
+            frozen features say what these tell of the classes, where at least four training and four held-out images
+            have one (see held_out_count).
         preparation: How images are prepared, where ``data`` is not prepared yet.
         clips: How it learns from clips, in place of ``recipe``.
         recording: How recordings are prepared, where ``data`` is not prepared yet.
@@ -81,6 +92,8 @@ def pretrain(
         jobs: Processes that prepare; -1 is one per core.
     """
     if method in VIDEO:
+        if classes is not None:
+            raise InputError(f"--classes are of images, and {method} learns from recordings: leave it out.")
         pretrain_on_clips(
             method,
             data,
@@ -99,7 +112,9 @@ def pretrain(
         )
         return
     pretext(method)
-    prepared = prepared_images(data, out / "prepared", images, preparation, jobs)
+    prepared = prepared_images(data, out / "prepared", images, preparation, recording, jobs)
+    if classes is not None:
+        prepared = classified(prepared, classes)
     parts = _split(prepared, split, held_out_count, seed)
     save_split(out / "split.json", parts)
     training = large_enough(prepared.select(parts["train"]), recipe.patch_size)
@@ -169,10 +184,14 @@ def pretrain(
     print(f"Encoder: {out / 'encoder'}\nReport: {out / 'report.html'}\nMLflow: {ui_command(out)}")
 
 
-def prepared_images(data: Path, out: Path, images: str | None, preparation: Preparation, jobs: int) -> PreparedDataset:
-    """Open prepared images, or prepare a source's without its labels, and say what became of them."""
+def prepared_images(
+    data: Path, out: Path, images: str | None, preparation: Preparation, recording: RecordingPreparation, jobs: int
+) -> PreparedDataset:
+    """Open prepared images or frames, or prepare a source's without its labels, and say what became of them."""
     if (data / "prepared.json").is_file():
         return PreparedDataset(data)
+    if is_prepared_recordings(data) or (images is None and are_recordings(data)):
+        return RecordingFrames(prepared_recordings(data, out, recording, None, jobs))
     report = prepare(catalog(data, images), out, None, preparation, jobs=jobs)
     print(report.table())
     return report.dataset()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medssl.data.catalog import FREESURFER_LABELS, catalog
+from medssl.data.classes import classified
 from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
 from medssl.data.splits import load_split, save_split, split_subjects
@@ -36,6 +37,7 @@ def probe(
     out: Path,
     reading: str | None = None,
     label_set: str = "freesurfer-27",
+    classes: Path | None = None,
     split: Path | None = None,
     test_share: float = 0.4,
     patch_size: tuple[int, ...] | None = None,
@@ -55,6 +57,8 @@ def probe(
         out: Folder of the results: probe.csv, report.html, pictures and the MLflow store.
         reading: How the numbers in label maps are read, where ``data`` is not prepared yet; see ``medssl prepare``.
         label_set: The structures, where ``data`` is not prepared yet.
+        classes: A CSV table of the images' classes, with the columns scan (or subject) and class, in place of those
+            that they were prepared with.
         split: A JSON file {"train": [...], "test": [...]} of subjects; by default they are drawn.
         test_share: Share of the subjects that are drawn for the test.
         patch_size: Of the windows, voxels; by default what the encoder was pretrained to see.
@@ -70,6 +74,8 @@ def probe(
     """
     trained = load_pretrained(encoder)
     prepared = _prepared(data, out / "prepared", trained, reading, label_set, jobs)
+    if classes is not None:
+        prepared = classified(prepared, classes)
     parts = _split(prepared, split, test_share, seed)
     save_split(out / "split.json", parts)
     train, test = prepared.select(parts["train"]), prepared.select(parts["test"])
@@ -109,7 +115,7 @@ def probe(
     else:
         print(
             f"{data}: nothing can be scored: at least {FEWEST} scans of each part need a class, or some of each a "
-            "label map. Prepare them with --classes TABLE or --reading; the report shows nearest neighbours alone."
+            "label map. Give --classes TABLE, or prepare with --reading; the report shows nearest neighbours alone."
         )
     print(f"Report: {out / 'report.html'}\nMLflow: {ui_command(out)}")
     return table

@@ -73,7 +73,8 @@ def train(
         network_arguments: Its own arguments; of its encoder, in classification and detection.
         method_arguments: Classification, detection: the method's own, such as '{label_smoothing: 0.1}'.
         weights: Segmentation: a model folder or MLflow URI to start from.
-        encoder: A pretrained encoder's folder or MLflow URI to start from; not both.
+        encoder: A pretrained encoder's folder or MLflow URI to start from, or that of a model, a classifier or a
+            detector, whose encoder alone is taken; not both.
         minimum_coverage: Least share of the network (of the encoder) that must be filled.
         layer_decay: The learning rate of each layer of the encoder is this times that of the layer above it.
         frozen_encoder: Train the decoder, or the head, alone.

@@ -41,6 +41,10 @@ _BIDS_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_|$)")
 _DATALIST_PARTS = ("training", "validation", "test", "testing")
 
 
+class NoScansError(InputError):
+    """A folder has none of the known layouts of scans."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """One image, whom it shows, and the label map drawn on it.
@@ -122,7 +126,7 @@ def _found(source: Path, images: str | None, labels: str | None, freesurfer_labe
     for scans in (*labelled, max([*found, _images_alone(source)], key=len), from_dicom(source)):
         if scans:
             return scans
-    raise InputError(f"{source}: holds no scans. Known are:\n{LAYOUTS}")
+    raise NoScansError(f"{source}: holds no scans. Known are:\n{LAYOUTS}")
 
 
 def from_patterns(root: Path, images: str, labels: str | None) -> list[Scan]:

@@ -1,14 +1,18 @@
 """A table says which class each image is of: one row per scan or subject, as clinics keep them beside their images."""
 
 import csv
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from medssl.data.catalog import Scan
+from medssl.data.prepared import PreparedDataset
 from medssl.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,30 @@ def read_classes(path: Path) -> ClassTable:
         )
     rows = [ClassRow(line, (row[column] or "").strip(), (row["class"] or "").strip()) for line, row in stored]
     return ClassTable(path, column, _one_each(path, [row for row in rows if row.named and row.category]))
+
+
+def classified(data: PreparedDataset, table: Path) -> PreparedDataset:
+    """Give prepared images the classes of a table, in place of those they have; what is on disk stays as it is.
+
+    How many have no class is logged.
+
+    Args:
+        data: Prepared images.
+        table: As for ``read_classes``.
+
+    Raises:
+        InputError: It is no such table, or names none of the images.
+    """
+    classes = read_classes(table)
+    scans = [Scan(name, subject, data.root) for name, subject in zip(data.scans, data.subjects, strict=True)]
+    classes.check(scans)
+    found = [classes.category(scan) for scan in scans]
+    if without := found.count(None):
+        logger.info("%s: %d of %d images have no class there.", table, without, len(data))
+    view = data.take(range(len(data)))
+    view.description = replace(data.description, classes=classes.names)
+    view.index["category"] = [-1 if category is None else category for category in found]
+    return view
 
 
 def _one_each(path: Path, rows: Sequence[ClassRow]) -> tuple[ClassRow, ...]:

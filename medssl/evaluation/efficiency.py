@@ -6,7 +6,9 @@ averaged within each test subject first: intervals and tests are over subjects, 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,33 @@ SCRATCH = "scratch"
 _LEVEL = 0.05
 _LEAST_P = 0.001  # that is written out
 _NOTHING = "–"
+_SHORT = 140  # characters of a reason in a sentence
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a study tried in vain.
+
+    Attributes:
+        arm: Of which arm.
+        what: "pretraining", "2 labels, seed 1", "linear probe".
+        reason: Without the name of any scan or subject.
+    """
+
+    arm: str
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Tell all of it."""
+        return f"{named(self.arm)}, {self.what}: {self.reason}"
+
+
+def complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """Leave an arm out at each number of labels where it lacks a seed that scratch has: others would be averaged."""
+    seeds = scores.groupby(["arm", "labels"])["seed"].transform("nunique")
+    of_scratch = scores[scores["arm"] == SCRATCH].groupby("labels")["seed"].nunique()
+    return scores[seeds == scores["labels"].map(of_scratch)].reset_index(drop=True)
 
 
 def learning_curve(scores: pd.DataFrame, metric: str = "dice", resamples: int = 9999) -> pd.DataFrame:
@@ -109,35 +138,75 @@ def headline(gains: pd.DataFrame) -> str:
     return "No gain from pretraining that can be told from chance"
 
 
-def verdict(gains: pd.DataFrame) -> list[str]:
-    """Say in one sentence for each arm what it is worth with each number of labels; and what p cannot show here."""
+def verdict(gains: pd.DataFrame, failures: Sequence[Failure] = ()) -> list[str]:
+    """Say in one sentence for each arm what it is worth with each number of labels, or that it failed.
+
+    Then, what p cannot show here.
+    """
     sentences = []
     for arm, rows in gains.groupby("arm", sort=False):
         first, *others = map(_finding, _runs_of_alike(rows.sort_values("labels").to_dict("records")))
         sentences.append("; ".join([f"On these data, {named(str(arm))} {first}", *others]) + ".")
-    return sentences + _cautions(gains)
+    return sentences + _told(failures) + _cautions(gains)
 
 
-def efficiency_cells(curve: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+def arms_left_out(curve: pd.DataFrame, failures: Sequence[Failure]) -> pd.DataFrame:
+    """List with which ``labels`` which ``arm`` failed, of those that the curve has not."""
+    there = set(zip(curve["arm"], curve["labels"], strict=True))
+    failed = dict.fromkeys(failure.arm for failure in failures)
+    rows = [(arm, labels) for labels in sorted(curve["labels"].unique()) for arm in failed]
+    return pd.DataFrame([row for row in rows if row not in there], columns=["arm", "labels"])
+
+
+def efficiency_cells(curve: pd.DataFrame, gains: pd.DataFrame, failures: Sequence[Failure] = ()) -> pd.DataFrame:
     """The study as a table of text: a row per number of labels and arm; scratch first, where the number stands."""
     paired = gains.rename(columns={"low": "low_gain", "high": "high_gain"}).drop(columns="seeds")
     joined = curve.merge(paired, how="left", on=["arm", "labels"])
+    if len(left_out := arms_left_out(curve, failures)):
+        joined = pd.concat([joined, left_out])
     order = joined.assign(gained=joined["arm"] != SCRATCH).sort_values(["labels", "gained"], kind="stable")
     rows = order.to_dict("records")
     return pd.DataFrame(
         {
             "labels": ["" if row["gained"] else str(row["labels"]) for row in rows],
             "pretraining": [named(row["arm"]) for row in rows],
-            "Dice": [f"{row['mean']:.3f}" for row in rows],
+            "Dice": [_dice(row["mean"]) for row in rows],
             "95 % interval": [_range(row["low"], row["high"]) for row in rows],
             "over subsets": [_range(row["seed_low"], row["seed_high"]) for row in rows],
             "gain": [_signed(row["difference"]) for row in rows],
             "95 % interval of the gain": [_range(row["low_gain"], row["high_gain"], "+") for row in rows],
-            "subsets ahead": [f"{row['ahead']:.0f} of {row['seeds']}" if row["gained"] else _NOTHING for row in rows],
+            "subsets ahead": [_of(row["ahead"], row["seeds"]) for row in rows],
             "p": [_p(row["p"]) for row in rows],
             "p (Holm)": [_p(row["p_holm"]) for row in rows],
         }
     )
+
+
+def overview_cells(
+    curve: pd.DataFrame, gains: pd.DataFrame, costs: pd.DataFrame, failures: Sequence[Failure] = ()
+) -> pd.DataFrame:
+    """The study as a table of text with a row per arm: Dice and gain with each number of labels, then the costs.
+
+    Scratch is first, then the arm whose Dice, averaged over the numbers of labels, is the largest; what failed with
+    one of them is last.
+
+    Args:
+        curve: As ``learning_curve`` returns it.
+        gains: As ``gains_over_scratch`` returns it.
+        costs: One row per arm: ``arm``, and columns that are shown as they are.
+        failures: What is to be called failed.
+    """
+    dice = curve.pivot(index="arm", columns="labels", values="mean")
+    gained = gains.pivot(index="arm", columns="labels", values="difference")
+    rank = dice.mean(axis=1, skipna=False).fillna(-np.inf)
+    failed = [failure.arm for failure in failures]
+    arms = sorted(dict.fromkeys([*dice.index, *failed]), key=lambda arm: (arm != SCRATCH, -rank.get(arm, -np.inf)))
+    cells = pd.DataFrame({"arm": arms})
+    for labels in dice.columns:
+        gain = gained[labels] if labels in gained else pd.Series(dtype=float)
+        cells[_counted([labels])] = [_reached(dice[labels].get(arm, np.nan), gain.get(arm, np.nan)) for arm in arms]
+    cells = cells.merge(costs, how="left", on="arm").fillna(_NOTHING)
+    return cells.assign(arm=cells["arm"].map(named)).rename(columns={"arm": "pretraining"})
 
 
 def named(arm: str) -> str:
@@ -203,6 +272,18 @@ def _finding(rows: Sequence[dict[str, Any]]) -> str:
     return f"{labels} shows nothing that can be told from chance ({differences} Dice)"
 
 
+def _told(failures: Sequence[Failure]) -> list[str]:
+    """Say in one sentence for each arm in what it failed, and why at first."""
+    of_arms: dict[str, list[Failure]] = {}
+    for failure in failures:
+        of_arms.setdefault(failure.arm, []).append(failure)
+    return [
+        f"{named(arm)} failed and is left out ({'; '.join(failure.what for failure in found)}): "
+        f"{shorten(found[0].reason, _SHORT, placeholder=' ...')}"
+        for arm, found in of_arms.items()
+    ]
+
+
 def _cautions(gains: pd.DataFrame) -> list[str]:
     """Say what so few test subjects cannot show."""
     most, arms = int(gains["n"].max()), gains["arm"].nunique()
@@ -222,11 +303,27 @@ def _cautions(gains: pd.DataFrame) -> list[str]:
 
 
 def _with(labels: Sequence[int]) -> str:
-    return f"with {_listed([str(count) for count in labels])} {'label' if labels[-1] == 1 else 'labels'}"
+    return f"with {_counted(labels)}"
+
+
+def _counted(labels: Sequence[int]) -> str:
+    return f"{_listed([str(count) for count in labels])} {'label' if labels[-1] == 1 else 'labels'}"
 
 
 def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _dice(value: float) -> str:
+    return "failed" if np.isnan(value) else f"{value:.3f}"
+
+
+def _reached(dice: float, gain: float) -> str:
+    return _dice(dice) if np.isnan(gain) else f"{dice:.3f} ({gain:+.3f})"
+
+
+def _of(part: float, whole: float) -> str:
+    return _NOTHING if np.isnan(part) else f"{part:.0f} of {whole:.0f}"
 
 
 def _signed(value: float) -> str:

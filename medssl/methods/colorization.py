@@ -131,7 +131,8 @@ class Colorization(Method):
         if channels != 3:
             raise InputError(
                 f"Colorization needs RGB images, 3 channels; these have {channels}. A grey scan, as of CT or MRI, has "
-                "no colours to be predicted: choose a method that needs none, such as models_genesis."
+                "no colours to be predicted: choose a method that needs none, such as models_genesis. Pictures in "
+                "colour are prepared with intensity rgb; videos keep their colours."
             )
 
     @torch.no_grad()

@@ -1,9 +1,12 @@
 """What happened while training: losses, and the accuracies and class weights of error-corrective boosting.
 
 A history is the table that a training leaves: one row per validation with its ``step``, ``train/<loss>``,
-``<accuracy>/<structure>``, ``<accuracy>/mean`` and ``weight/<structure>``.
+``<accuracy>/<structure>``, ``<accuracy>/mean`` and ``weight/<structure>``; of a detection ``ap50/<structure>`` and
+``ap10/<structure>``, of a classification ``recall/<class>``, ``balanced_accuracy`` and ``auc``.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +59,7 @@ def ecb_picture(history: pd.DataFrame, path: Path, accuracy: str = "recall") -> 
 
 
 def losses_picture(history: pd.DataFrame, path: Path) -> None:
-    """Draw the losses, the validation Dice with its worst and best structure, and the learning rate, by step.
+    """Draw the losses, the validation scores with their worst and best structure or class, and the rate, by step.
 
     Args:
         history: See the module; what it lacks is not drawn.
@@ -119,18 +122,37 @@ def _draw_losses(axes: Axes, history: pd.DataFrame) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _draw_dice(axes: Axes, history: pd.DataFrame) -> None:
-    known = history["dice/mean"].notna()
-    steps, structures = history["step"][known], _columns(history, "dice/")[known]
-    axes.plot(steps, history["dice/mean"][known], color=arm_color(0), marker=".", markersize=5, label="mean")
-    if not structures.empty:
-        worst, best = structures.min(axis=1), structures.max(axis=1)
-        axes.fill_between(
-            steps, worst, best, color=arm_color(0), alpha=0.15, linewidth=0, label="worst to best structure"
-        )
-    axes.set_title("Dice on the validation scans", fontsize=11)
-    axes.set_ylim(0, 1)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+@dataclass(frozen=True)
+class _Scores:
+    """A panel of validation scores from 0 to 1.
+
+    Attributes:
+        title: Its title.
+        lines: Column and label of each; without the first there is no panel.
+        band: Beginning of the columns whose least and largest value a band spans.
+        members: What these are of.
+    """
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    band: str
+    members: str = "structure"
+
+    def __call__(self, axes: Axes, history: pd.DataFrame) -> None:
+        """Draw what the history has."""
+        for number, (name, label) in enumerate(self.lines):
+            if name in history:
+                known = history[history[name].notna()]
+                axes.plot(known["step"], known[name], color=arm_color(number), marker=".", markersize=5, label=label)
+        scored = history[history[self.lines[0][0]].notna()]
+        members = _columns(scored, self.band)
+        if not members.empty:
+            style: dict[str, Any] = {"color": arm_color(0), "alpha": 0.15, "linewidth": 0}
+            label = f"worst to best {self.members}"
+            axes.fill_between(scored["step"], members.min(axis=1), members.max(axis=1), label=label, **style)
+        axes.set_title(self.title, fontsize=11)
+        axes.set_ylim(0, 1)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
 def _draw_rate(axes: Axes, history: pd.DataFrame) -> None:
@@ -140,4 +162,12 @@ def _draw_rate(axes: Axes, history: pd.DataFrame) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
 
-_PANELS = {_draw_losses: "train/", _draw_dice: "dice/mean", _draw_rate: "learning_rate"}
+_PRECISION = (("ap50/mean", "mean, IoU 0.5"), ("ap10/mean", "mean, IoU 0.1"))
+_RECALL = (("balanced_accuracy", "mean (balanced accuracy)"), ("auc", "area under the ROC curve"))
+_PANELS: dict[Callable[[Axes, pd.DataFrame], None], str] = {
+    _draw_losses: "train/",
+    _Scores("Dice on the validation scans", (("dice/mean", "mean"),), "dice/"): "dice/mean",
+    _Scores("average precision on the validation scans", _PRECISION, "ap50/", "structure, IoU 0.5"): "ap50/mean",
+    _Scores("recall on the validation images", _RECALL, "recall/", "class"): "balanced_accuracy",
+    _draw_rate: "learning_rate",
+}

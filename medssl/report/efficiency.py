@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from medssl.evaluation.efficiency import SCRATCH, efficiency_cells, headline, named, verdict
+from medssl.evaluation.efficiency import (
+    SCRATCH,
+    Failure,
+    efficiency_cells,
+    headline,
+    named,
+    overview_cells,
+    verdict,
+)
 from medssl.evaluation.printing import arms_cells
 from medssl.report.figures import arm_color, save
 from medssl.report.page import Section, html_report
 
 _SCRATCH_COLOR = "#555555"
+_COLORS, _MARKERS = (
+    7,
+    "os^D",
+)  # the eighth colour is grey, as scratch is; after seven arms another marker tells them apart
 _DODGE = 0.035  # of the width that the numbers of labels span: side by side, intervals can be told apart
 
 
@@ -28,23 +41,23 @@ def efficiency_picture(curve: pd.DataFrame, gains: pd.DataFrame, path: Path) -> 
         gains: As ``gains_over_scratch`` returns it.
         path: The picture.
     """
-    figure = Figure(figsize=(11, 4.8), facecolor="white", layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     counts = sorted(curve["labels"].unique())
     arms = [SCRATCH, *(arm for arm in curve["arm"].unique() if arm != SCRATCH)]
-    styles = {arm: (arm_color(number - 1) if number else _SCRATCH_COLOR) for number, arm in enumerate(arms)}
+    figure = Figure(figsize=(11, 4.6 + 0.25 * -(-len(arms) // 5)), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     for number, arm in enumerate(arms):
+        style = _style(number)
         of_arm = curve[curve["arm"] == arm].sort_values("labels")
         at = _dodged(of_arm["labels"].to_numpy(), counts, number, len(arms))
-        _line(left, at, of_arm, "mean", styles[arm], named(arm), "--" if arm == SCRATCH else "-")
+        _line(left, at, of_arm, "mean", named(arm), style)
         if arm != SCRATCH:
             paired = gains[gains["arm"] == arm].sort_values("labels")
             at = _dodged(paired["labels"].to_numpy(), counts, number - 1, len(arms) - 1)
-            _line(right, at, paired, "difference", styles[arm], named(arm))
+            _line(right, at, paired, "difference", named(arm), style)
     right.axhline(0, color=_SCRATCH_COLOR, linestyle="--", linewidth=1.2)
-    left.set_ylabel("Dice, mean over structures and test subjects")
+    left.set_ylabel("Dice, mean over structures\nand test subjects")
     left.set_title("What each reaches", fontsize=11)
-    right.set_ylabel("Dice gained over scratch, same subjects and labels")
+    right.set_ylabel("Dice gained over scratch,\nsame subjects and labels")
     right.set_title("What pretraining adds", fontsize=11)
     for axes in (left, right):
         _number_axis(axes, counts)
@@ -66,10 +79,11 @@ class StudyDetails:
     Attributes:
         method: Paragraphs that say how it was measured: data, split, steps, network.
         limits: Paragraphs that say what is not known.
-        costs: One row per arm: ``arm``, and columns of text or numbers as they are shown.
+        costs: One row per arm: ``arm``, and columns of text as they are shown, the linear probe's Dice and minutes.
         examples: One test scan as each arm segments it: arm -> picture.
         example: Which scan, and after which training.
         pretrainings: What became of each pretraining: arm -> picture.
+        failures: What the study tried in vain.
     """
 
     method: Sequence[str]
@@ -78,6 +92,7 @@ class StudyDetails:
     examples: Mapping[str, Path]
     example: str
     pretrainings: Mapping[str, Path]
+    failures: Sequence[Failure] = ()
 
 
 def efficiency_page(
@@ -98,13 +113,15 @@ def efficiency_page(
         f"{curve['subjects'].max()} test subjects, {curve['seeds'].max()} draws of the labelled subjects; every arm "
         "with the same subjects and as many steps. Scratch: random weights, the same network."
     )
-    costs = details.costs.assign(arm=details.costs["arm"].map(named)).rename(columns={"arm": "pretraining"})
+    failed = [str(failure) for failure in details.failures]
     sections = [
-        Section("In short", "\n\n".join([*verdict(gains), counted]), None, [chart]),
-        Section("The numbers", _READING, efficiency_cells(curve, gains)),
+        Section("In short", counted, None, [chart]),
+        Section("Each pretraining", _OVERVIEW, overview_cells(curve, gains, details.costs, details.failures)),
+        Section("In words", "\n\n".join(verdict(gains, details.failures))),
+        *([Section("What failed", "\n\n".join([_FAILED, *failed]))] if failed else []),
+        Section("The numbers", _READING, efficiency_cells(curve, gains, details.failures)),
         Section("How it was measured", "\n\n".join(details.method)),
         Section("What is not known", "\n\n".join(details.limits)),
-        Section("Cost, and what frozen features hold", _COST, costs),
     ]
     sections += [
         Section(f"One test scan, {named(arm)}", details.example, None, [picture])
@@ -126,31 +143,36 @@ _READING = (
     "test subjects, labels and seeds. p is Wilcoxon's signed-rank test over subjects; Holm's correction is over the "
     "arms at one number of labels, not over the numbers of labels."
 )
-_COST = (
-    "The probe is a linear classifier of the frozen encoder's features, voxel by voxel; the random encoder's Dice is "
-    "what any features give. Minutes are of this machine, fine-tuning with its share of validation, scoring left out; "
-    "≥ where a training was interrupted and only its last part was timed."
+_OVERVIEW = (
+    "Dice on the test scans after fine-tuning, and in brackets the gain over scratch with the same labels. What "
+    "reaches the highest Dice in the mean over the numbers of labels stands first, which alone makes no difference "
+    "real: see In words. The probe is a linear classifier of the frozen encoder's features, voxel by voxel, fitted on "
+    "the largest number of labels and scored on the prepared grid; the random encoder's Dice is what any features "
+    "give. Minutes are of this machine, for one pretraining and for one fine-tuning with its share of validation, "
+    "scoring left out; ≥ where a training was interrupted and only its last part was timed."
+)
+_FAILED = (
+    "A pretraining that failed is in no number. A fine-tuning that failed takes its pretraining out at that number of "
+    "labels, so that all are averaged over the same draws. Scans and subjects are named by a hash. Started again with "
+    "the same arguments, the study tries again what failed, and nothing else."
 )
 
 
+def _style(number: int) -> dict[str, Any]:
+    """How the arm of that number is drawn; 0 is scratch."""
+    if not number:
+        return {"color": _SCRATCH_COLOR, "marker": "o", "linestyle": "--"}
+    turn, color = divmod(number - 1, _COLORS)
+    return {"color": arm_color(color), "marker": _MARKERS[turn % len(_MARKERS)], "linestyle": "-"}
+
+
 def _line(
-    axes: Axes, at: NDArray[np.float64], rows: pd.DataFrame, value: str, color: str, label: str, style: str = "-"
+    axes: Axes, at: NDArray[np.float64], rows: pd.DataFrame, value: str, label: str, style: Mapping[str, Any]
 ) -> None:
     """A line with an interval at each point, where there is one."""
     middle = rows[value].to_numpy()
     reach = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy().T - middle))
-    axes.errorbar(
-        at,
-        middle,
-        reach,
-        color=color,
-        label=label,
-        linestyle=style,
-        marker="o",
-        markersize=5,
-        capsize=3,
-        elinewidth=1.2,
-    )
+    axes.errorbar(at, middle, reach, label=label, markersize=5, capsize=3, elinewidth=1.2, **style)
 
 
 def _dodged(labels: NDArray[np.int64], counts: Sequence[int], number: int, of: int) -> NDArray[np.float64]:

@@ -31,8 +31,9 @@ def task_picture(pictures: Mapping[str, Tensor], path: Path, title: str = "", ro
     """Draw what a method shows of its task: a row per sample, a column per name, one range of greys along a row.
 
     Args:
-        pictures: (B, C, *spatial) each, of equal B; of a volume the middle slice across the last axis is shown, and
-            three channels of a 2D image are red, green and blue.
+        pictures: (B, C, *spatial) each, of equal B; of a volume the middle slice across the last axis is shown, its
+            second axis upwards; that of a 2D image runs down, as in pictures, and three channels are red, green and
+            blue.
         path: The picture, for example a .png.
         title: Stands above.
         rows: Most samples that are drawn.
@@ -50,7 +51,8 @@ def task_picture(pictures: Mapping[str, Tensor], path: Path, title: str = "", ro
         tiles = {name: _slice(images[row]) for name, images in pictures.items()}
         low, high = np.percentile(np.concatenate([tile.ravel() for tile in tiles.values()]), (0.5, 99.5))
         for axes, (name, tile) in zip(grid[row], tiles.items(), strict=True):
-            axes.imshow(np.clip((tile - low) / max(high - low, _FLAT), 0, 1), "gray", vmin=0, vmax=1, origin="lower")
+            shown = np.clip((tile - low) / max(high - low, _FLAT), 0, 1)
+            axes.imshow(shown, "gray", vmin=0, vmax=1, origin="lower" if pictures[name].ndim == 5 else "upper")
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(name, fontsize=10)
@@ -96,7 +98,7 @@ def _line(axes: Axes, history: pd.DataFrame, name: str, color: str, label: str =
 
 
 def _slice(image: Tensor) -> NDArray[Any]:
-    """Turn (C, *spatial) into an array as ``imshow`` wants it, first axis to the right, second upwards."""
+    """Turn (C, *spatial) into an array as ``imshow`` wants it, first axis to the right."""
     array = image.detach().float().cpu().numpy()
     flat = array[..., array.shape[-1] // 2] if array.ndim == 4 else array
     return flat.transpose(2, 1, 0) if len(flat) == 3 and array.ndim == 3 else flat[0].T

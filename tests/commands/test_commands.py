@@ -43,6 +43,19 @@ def test_prepare_says_what_is_used(prepared: Path, capsys: pytest.CaptureFixture
     assert len(data) == 9 and data.label_set is not None and data.label_set.names == ("Left-Box", "Right-Box", "Ball")
 
 
+def test_an_empty_folder_is_told_the_layouts_of_scans_and_of_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "empty", str(tmp_path / "out")
+    source.mkdir()
+    assert main(["prepare", str(source), "--out", out]) == 2
+    told = capsys.readouterr().err
+    assert f"{source}: holds neither scans nor recordings" in told
+    assert told.index("SUBJECTS_DIR") < told.index("and of recordings:") < told.index("KITTI")
+    assert main(["prepare", str(source), "--out", out, "--kind", "scans"]) == 2
+    assert "holds no scans. Known are" in (told := capsys.readouterr().err) and "KITTI" not in told
+
+
 def test_train_leaves_a_model_pictures_and_a_run(trained: Path) -> None:
     assert {p.name for p in (trained / "model").iterdir()} == {"weights.safetensors", "model.json"}
     assert {p.name for p in (trained / "pictures").iterdir()} == {"training.png", "boosting.png"}

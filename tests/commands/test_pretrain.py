@@ -1,5 +1,6 @@
 """Pretraining, fine-tuning and probing as a user types them, and what cannot be pretrained on."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -8,7 +9,12 @@ import pandas as pd
 import pytest
 
 from medssl.cli import main
+from medssl.data.classes import classified
+from medssl.data.prepared import PreparedDataset
+from medssl.methods import build_pretext
 from medssl.model import load_model
+from medssl.networks import build_encoder
+from medssl.pretrain import PretrainRecipe, Watch, few_with_labels
 from medssl.pretrained import load_pretrained
 
 SMALL = [
@@ -31,6 +37,7 @@ SHORT = [
     "--recipe.watched",
     "6",
 ]
+RECIPE = PretrainRecipe(patch_size=(16, 16, 16), batch_size=2, watched=2, probe_every=1, precision="fp32")
 PATCH = ["--recipe.patch_size", "[16,16,16]"]
 
 
@@ -107,6 +114,60 @@ def test_classes_of_scans_are_probed(cohort: Path, finished: Path, tmp_path: Pat
     for probe in ("2-nearest neighbours", "linear", "perceptron"):
         assert 0 <= table[probe, "accuracy"] <= 1
     assert 0 <= table["retrieval", "ndcg"] <= 1
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    """Scans with an even number are even."""
+    rows = "\n".join(f"s{i},{'even' if i % 2 == 0 else 'odd'}" for i in range(9))
+    (tmp_path / "classes.csv").write_text(f"scan,class\n{rows}\n")
+    return tmp_path / "classes.csv"
+
+
+def test_a_table_of_classes_is_probed_while_pretraining_and_after(cohort: Path, classes: Path, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    scans.mkdir()
+    for i in range(9):
+        (scans / f"s{i}.nii.gz").write_bytes((cohort / f"s{i}_T1w.nii.gz").read_bytes())
+    table = ["--classes", str(classes)]
+    parts = {"train": [f"s{i}" for i in range(5)], "held_out": ["s5", "s6", "s7", "s8"]}
+    (tmp_path / "split.json").write_text(json.dumps(parts))
+    split = ["--split", str(tmp_path / "split.json"), "--jobs", "1"]
+    assert pretrain("rotation", scans, out, *table, *split) == 0
+    history = pd.read_csv(out / "history.csv")
+    for score in ("5-nearest neighbours/accuracy", "linear/balanced_accuracy", "retrieval/ndcg"):
+        probed = history[f"probe/{score}"]
+        assert probed.isna().tolist() == [True, False] and 0 <= probed.iloc[1] <= 1
+    words = ["probe", str(out / "encoder"), "--data", str(out / "prepared"), "--out", str(tmp_path / "probe")]
+    assert main([*words, *table, "--test_share", "0.45", "--random", "false"]) == 0
+    assert {"linear", "retrieval"} <= set(pd.read_csv(tmp_path / "probe" / "probe.csv")["probe"])
+
+
+def test_classes_that_cannot_be_probed_stop_no_pretraining(
+    prepared_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "classes.csv").write_text("scan,class\n" + "".join(f"s{i},{'ba'[i > 0]}\n" for i in range(6)))
+    seen = classified(PreparedDataset(prepared_cohort), tmp_path / "classes.csv")
+    watch = Watch(seen.select(["s2", "s3", "s4", "s5"]), RECIPE, train=seen.select(["s0", "s1", "s2", "s3"]))
+    method = build_pretext("rotation", build_encoder("unet", 1, 3, channels=[4, 8], norm="group"))
+    assert not any(name.startswith("probe/") for name in watch(method))
+    assert "Probing is left out from here on: The test part holds the class a alone" in caplog.text
+    caplog.clear()
+    watch(method)
+    assert "Probing" not in caplog.text
+
+
+def test_the_few_scans_that_are_probed_are_of_each_class(prepared_cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("scan,class\n" + "".join(f"s{i},{'ab'[i == 5]}\n" for i in range(6)))
+    data = PreparedDataset(prepared_cohort)
+    assert few_with_labels(data, 3).scans == ("s0", "s1", "s2")
+    assert few_with_labels(classified(data, tmp_path / "classes.csv"), 3).scans == ("s0", "s1", "s5")
+
+
+def test_classes_of_recordings_are_refused(classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pretrain", "monodepth2", "--data", "video.mp4", "--out", str(tmp_path / "out")]
+    assert main([*words, "--classes", str(classes)]) == 2
+    assert "--classes are of images, and monodepth2 learns from recordings" in capsys.readouterr().err
 
 
 def test_scans_without_labels_or_classes_are_told_that_nothing_can_be_scored(

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from medssl.cli import main
 from medssl.data.catalog import Scan, catalog
-from medssl.data.classes import read_classes
+from medssl.data.classes import classified, read_classes
 from medssl.data.crops import CropDataset
 from medssl.data.prepare import prepare
 from medssl.data.prepared import PreparedDataset
@@ -177,3 +177,16 @@ def test_the_command_takes_a_table(cohort, tmp_path, table, capsys):
     assert "s9" in capsys.readouterr().out
     assert PreparedDataset(tmp_path / "out").classes == ("healthy", "sick")
     assert len(catalog(cohort)) == len(PreparedDataset(tmp_path / "out"))
+
+
+def test_prepared_images_get_the_classes_of_a_table_and_the_disk_keeps_its_own(cohort, tmp_path, table, caplog):
+    data = prepare(cohort, tmp_path / "out", jobs=1).dataset()
+    with caplog.at_level("INFO", logger="medssl"):
+        seen = classified(data, table)
+    assert seen.classes == ("healthy", "sick")
+    assert [seen.category(i) for i in range(4)] == [1, 0, None, 1]
+    assert seen.fingerprint != data.fingerprint and (seen.image(0) == data.image(0)).all()
+    assert f"1 of {len(data)} images have no class there" in caplog.text
+    assert data.classes is None and PreparedDataset(tmp_path / "out").classes is None
+    with pytest.raises(InputError, match=r"none of its 1 rows names a scan.* s0, s1"):
+        classified(data, write(tmp_path / "t.csv", "scan,class", "x,sick"))

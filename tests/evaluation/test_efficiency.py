@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from medssl.errors import InputError
 from medssl.evaluation import efficiency
-from medssl.evaluation.efficiency import efficiency_cells, headline, verdict
+from medssl.evaluation.efficiency import Failure, complete, efficiency_cells, headline, overview_cells, verdict
 
 STRUCTURES = ("A", "B")
 
@@ -161,3 +161,49 @@ def test_the_table_has_scratch_first_at_each_number_of_labels():
     assert cells.loc[0, ["gain", "p", "subsets ahead"]].tolist() == ["–"] * 3
     assert cells.loc[1, "subsets ahead"] == "2 of 2"
     assert cells.loc[1, "Dice"] == f"{of(scores, 'simclr', 1).mean():.3f}"
+
+
+FAILURES = [Failure("moco", "pretraining", "NaN."), Failure("simclr", "1 labels, seed 1", "NaN " * 99)]
+
+
+def lacking():
+    """Scores of a study in which simclr lacks the second draw of one label, and moco everything."""
+    scores = study({"simclr": (0.05, 0.02), "jigsaw": (0.01, 0.01)})
+    return scores[~((scores["arm"] == "simclr") & (scores["labels"] == 1) & (scores["seed"] == 1))]
+
+
+def test_an_arm_that_lacks_a_draw_is_left_out_at_that_number_of_labels_alone():
+    scores = complete(lacking())
+    kept = set(zip(scores["arm"], scores["labels"], strict=True))
+    assert kept == {("scratch", 1), ("scratch", 4), ("jigsaw", 1), ("jigsaw", 4), ("simclr", 4)}
+    assert len(complete(study({"simclr": (0.05, 0.02)}))) == len(study({"simclr": (0.05, 0.02)}))
+
+
+def test_what_failed_is_in_the_table_at_each_number_of_labels_where_it_is_missed():
+    scores = complete(lacking())
+    cells = efficiency_cells(learning_curve(scores), gains_over_scratch(scores), FAILURES)
+    failed = cells[cells["Dice"] == "failed"]
+    assert failed["pretraining"].tolist() == ["moco", "simclr", "moco"]
+    assert (failed.drop(columns=["labels", "pretraining", "Dice"]) == "–").all(axis=None)
+    assert cells["labels"].tolist() == ["1", "", "", "", "4", "", "", ""]
+
+
+def test_the_overview_has_a_row_per_arm_with_probe_and_minutes_the_best_first_and_what_failed_last():
+    scores = complete(lacking())
+    costs = pd.DataFrame({"arm": ["scratch", "simclr", "jigsaw"], "probe, Dice": ["0.1", "0.2", "0.3"]})
+    cells = overview_cells(learning_curve(scores), gains_over_scratch(scores), costs, FAILURES).set_index("pretraining")
+    assert cells.index.tolist() == ["from scratch", "jigsaw", "simclr", "moco"]
+    assert cells.columns.tolist() == ["1 label", "4 labels", "probe, Dice"]
+    assert cells.loc["moco"].tolist() == ["failed", "failed", "–"] and cells.loc["simclr", "1 label"] == "failed"
+    with_four = of(scores, "simclr", 4).mean(), of(scores, "scratch", 4).mean()
+    assert cells.loc["simclr", "4 labels"] == f"{with_four[0]:.3f} ({with_four[0] - with_four[1]:+.3f})"
+    assert (
+        cells.loc["from scratch", "4 labels"] == f"{with_four[1]:.3f}" and cells.loc["jigsaw", "probe, Dice"] == "0.3"
+    )
+
+
+def test_the_verdict_names_what_failed_with_the_beginning_of_the_reason():
+    *_, moco, simclr = verdict(gains_over_scratch(complete(lacking())), FAILURES)
+    assert moco == "moco failed and is left out (pretraining): NaN."
+    assert simclr.startswith("simclr failed and is left out (1 labels, seed 1): NaN NaN") and simclr.endswith(" ...")
+    assert len(simclr) < 200

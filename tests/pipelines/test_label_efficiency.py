@@ -3,14 +3,27 @@
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+import medssl.pipelines.label_efficiency as package
 from medssl.cli import main
-from medssl.tracking import find_runs, load_table, tracking_uri
+from medssl.efficiency_training import EfficiencyTrainer
+from medssl.labels.lut import label_set
+from medssl.methods import build_pretext
+from medssl.methods.rotation import Rotation
+from medssl.networks import build_encoder
+from medssl.sample import Batch
+from medssl.tracking import find_runs, hashed, load_table, tracking_uri
+from medssl.training import NonFiniteLossError
+
+CONFIGS = Path(package.__file__).parent / "configs"
+every_config = pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 
 
 def arguments(unlabelled: Path, labelled: Path, out: Path, cohort: Path, *more: str) -> list[str]:
@@ -53,6 +66,7 @@ def test_the_page_begins_with_the_verdict(finished: Path) -> None:
     assert "<h1>" in page and "On these data, masked autoencoder with 1 label" in page
     assert "the smallest p there can be is 0.062, however large the gain" in page
     assert "5 subjects to test on, 1 subject to watch, 3 subjects to draw labels from" in page
+    assert "probe, Dice" in page and "pretraining, min" in page and "What failed" not in page
     assert page.count("<img") == 1 + 2 + 1  # the chart, an example of each arm, each pretraining
     assert not any(f"s{n}_T1w" in page for n in range(9))
 
@@ -100,6 +114,37 @@ def test_run_again_it_does_nothing_twice(finished: Path, scans: Path, cohort: Pa
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert len(find_runs(tracking_uri(finished), "label_efficiency")) == 1 + 9
+
+
+def test_a_method_that_fails_is_told_everywhere_stops_no_other_and_is_tried_again(
+    scans: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(self: Rotation, batch: Batch) -> NoReturn:
+        raise NonFiniteLossError("The loss is not finite, on the scans s0, s8.")
+
+    out, few = tmp_path / "out", ["--counts", "[1]", "--seeds", "[0]", "--methods", "[masked_autoencoder, rotation]"]
+    words = arguments(scans, scans, out, cohort, *few)
+    with monkeypatch.context() as broken:
+        broken.setattr(EfficiencyTrainer, "expected_minutes", lambda self: 1.0)
+        broken.setattr(Rotation, "loss", diverged)
+        assert main(words) == 2
+    told = capsys.readouterr()
+    assert "1 of the study's parts failed" in told.err and "rotation, pretraining: The loss is not finite" in told.err
+    assert "rotation   failed" in told.out and "rotation failed and is left out (pretraining)" in told.out
+    results = out / "results"
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert f"rotation, pretraining: The loss is not finite, on the scans {hashed('s0')}, {hashed('s8')}." in page
+    assert set(pd.read_csv(results / "curve.csv")["arm"]) == {"scratch", "masked_autoencoder"}
+    assert pd.read_csv(results / "failures.csv")["arm"].tolist() == ["rotation"]
+    status = {run.name: run.status for run in find_runs(tracking_uri(out), "label_efficiency")}
+    assert status.pop("rotation, pretraining") == "FAILED" and set(status.values()) == {"FINISHED"}
+    models = {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")}
+    monkeypatch.setattr(EfficiencyTrainer, "expected_minutes", lambda self: 1.0)
+    assert main(words) == 0
+    assert set(pd.read_csv(results / "curve.csv")["arm"]) == {"scratch", "masked_autoencoder", "rotation"}
+    assert "What failed" not in (results / "report.html").read_text(encoding="utf-8")
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert {run.status for run in find_runs(tracking_uri(out), "label_efficiency")} == {"FINISHED"}
 
 
 def test_weak_labels_are_one_arm_more(scans: Path, cohort: Path, tmp_path: Path) -> None:
@@ -153,6 +198,33 @@ def test_a_test_scan_under_another_name_among_the_unlabelled_is_a_leak(
         shutil.copy(scans / f"s{n}_T1w.nii.gz", unlabelled / f"other{n}.nii.gz")
     assert main(arguments(unlabelled, scans, tmp_path / "out", cohort)) == 2
     assert "the same image under two subjects" in capsys.readouterr().err
+
+
+@every_config
+def test_the_settings_beside_it_are_accepted_and_say_how_long_they_take(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--unlabelled", "a", "--labelled", "b", "--out", "c"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "label_efficiency", "--config", str(path), *folders, "--print_config"])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 0, captured.err
+    told = " ".join(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    assert "Takes " in told and "2 cores" in told and "Expect: " in told
+
+
+@every_config
+def test_every_method_of_the_settings_beside_it_takes_its_crops(path: Path) -> None:
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    patch_size = tuple(settings["pretraining"]["patch_size"])
+    encoder = build_encoder(settings["network"], 1, 3, **settings["network_arguments"])
+    assert settings["methods"] == list(dict.fromkeys(settings["methods"]))
+    for name in settings["methods"]:
+        build_pretext(name, encoder, **settings["method_arguments"].get(name, {})).check(8, 1, patch_size)
+
+
+def test_the_structures_of_the_hippocampus_lie_beside_its_settings() -> None:
+    assert label_set(str(CONFIGS / "hippocampus.txt")).names == ("Anterior", "Posterior")
 
 
 def test_the_settings_for_the_sample_data_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,34 @@ def test_losses_dice_and_learning_rate_are_drawn_where_they_are_known(tmp_path, 
     assert (band.min(), band.max()) == pytest.approx((0.3, 0.86))
 
 
+def test_the_precision_of_a_detection_is_drawn_from_its_worst_to_its_best_structure(tmp_path, drawn):
+    table = pd.DataFrame({"step": [50.0, 100.0], "train/loss": [2.0, 1.0], "ap50/mean": [0.3, 0.5]})
+    table = table.assign(**{"ap10/mean": [0.6, 0.8], "ap50/A": [0.2, 0.4], "ap50/B": [0.4, 0.6], "ap50/C": np.nan})
+    _, precision = drawn(losses_picture, table, tmp_path / "losses.png").axes
+    assert precision.get_title() == "average precision on the validation scans"
+    assert [line.get_ydata().tolist() for line in precision.lines] == [[0.3, 0.5], [0.6, 0.8]]
+    band = precision.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.2, 0.6))
+
+
+def test_the_recall_of_a_classification_is_drawn_with_what_else_is_known(tmp_path, drawn):
+    table = pd.DataFrame({"step": [50.0, 100.0], "balanced_accuracy": [0.5, 0.7], "auc": [np.nan, 0.8]})
+    table = table.assign(**{"recall/ill": [0.2, 0.6], "recall/well": 0.8})
+    (recall,) = drawn(losses_picture, table, tmp_path / "losses.png").axes
+    assert [line.get_xdata().tolist() for line in recall.lines] == [[50, 100], [100]]
+    assert [line.get_label() for line in recall.lines] == ["mean (balanced accuracy)", "area under the ROC curve"]
+    band = recall.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.2, 0.8))
+    without = table.drop(columns=["auc", "recall/ill", "recall/well"])
+    (recall,) = drawn(losses_picture, without, tmp_path / "losses.png").axes
+    assert len(recall.lines) == 1 and not recall.collections
+
+
+def test_a_segmentation_has_no_panel_of_recall(tmp_path, drawn):
+    titles = [axes.get_title() for axes in drawn(losses_picture, history(), tmp_path / "losses.png").axes]
+    assert titles == ["training loss", "Dice on the validation scans", "learning rate"]
+
+
 def test_a_history_without_validation_has_no_panel_for_it(tmp_path, drawn):
     figure = drawn(
         losses_picture, pd.DataFrame({"step": [1.0, 2.0], "train/loss": [2.0, 1.0]}), tmp_path / "losses.png"
@@ -79,7 +107,9 @@ def test_a_history_without_validation_has_no_panel_for_it(tmp_path, drawn):
 
 
 def test_an_empty_history_is_refused(tmp_path):
-    with pytest.raises(InputError, match="has none of train/, dice/mean, learning_rate; it has step"):
+    with pytest.raises(
+        InputError, match="has none of train/, dice/mean, ap50/mean, balanced_accuracy, learning_rate; it has step"
+    ):
         losses_picture(pd.DataFrame({"step": [1.0]}), tmp_path / "losses.png")
 
 

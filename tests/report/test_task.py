@@ -33,6 +33,19 @@ def test_a_volume_shows_its_middle_slice(tmp_path: Path) -> None:
     assert np.array_equal(empty, elsewhere) and not np.array_equal(empty, middle)
 
 
+def test_a_picture_stands_upright_and_a_slice_of_a_volume_has_its_second_axis_upwards(tmp_path: Path) -> None:
+    picture = torch.zeros(1, 1, 16, 16)
+    picture[..., :8] = 1  # the first rows of a picture, columns first
+    task_picture({"input": picture}, tmp_path / "picture.png")
+    task_picture({"input": picture.unsqueeze(-1)}, tmp_path / "volume.png")
+    for name, bright in (("picture", "above"), ("volume", "below")):
+        grey = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        dark = np.flatnonzero((grey < 10).mean(axis=1) > 0.3).mean()  # middle of the rows with the dark half
+        light = np.flatnonzero((grey < 10).mean(axis=1) <= 0.3)
+        light = light[(light > grey.shape[0] * 0.3) & (light < grey.shape[0] * 0.9)].mean()
+        assert (light < dark) == (bright == "above"), name
+
+
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one named batch"):
         task_picture({}, tmp_path / "task.png")

@@ -13,6 +13,7 @@ import pandas as pd
 from medssl.data.catalog import FREESURFER_LABELS, catalog
 from medssl.data.preparation import Preparation
 from medssl.data.splits import check_no_leak, save_split
+from medssl.efficiency_attempts import PRETRAINING, Attempts
 from medssl.efficiency_study import (
     StudyData,
     StudyPlan,
@@ -22,7 +23,7 @@ from medssl.efficiency_study import (
     weakly_labelled,
 )
 from medssl.efficiency_training import EfficiencyTrainer
-from medssl.evaluation.efficiency import efficiency_cells, gains_over_scratch, learning_curve, verdict
+from medssl.evaluation.efficiency import complete, efficiency_cells, gains_over_scratch, learning_curve, verdict
 from medssl.evaluation.printing import rich_table, show
 from medssl.evaluation.tables import write_table
 from medssl.files import write_json
@@ -68,7 +69,9 @@ def run(
 ) -> pd.DataFrame:
     """Pretrain with each method, fine-tune on 1, 2, 5, ... labelled subjects, test, and compare with no pretraining.
 
-    Started again with the same arguments it goes on where it was stopped, and does nothing twice.
+    Started again with the same arguments it goes on where it was stopped, and does nothing twice. A method that fails
+    stops none of the others: it is named, with the reason, in every result and at the end, and tried again when the
+    study is started again.
 
     Args:
         unlabelled: Scans to pretrain on; may be the labelled ones' folder. The pool's images are added, and scans of
@@ -108,7 +111,8 @@ def run(
         The long table of all test scores, with the columns arm, labels and seed.
 
     Raises:
-        InputError: An argument cannot be used, or no scan can.
+        InputError: An argument cannot be used, or no scan can; training from scratch failed, or all pretraining did.
+            Or, after all results are written, a part of the study failed.
     """
     if network_arguments is None:
         network_arguments = {"norm": "group"} if "norm" in encoder_parameters(network) else {}
@@ -167,24 +171,29 @@ def run(
                 "preparation": preparation.to_dict(),
             }
         )
+        attempts = Attempts(lambda name: continued_run(tracker, book, name, parent), data.names)
         for arm in trainer.arms[1:]:
-            with continued_run(tracker, book, f"{arm}, pretraining", parent) as child:
+            with attempts.run(arm, PRETRAINING) as child:
                 trainer.pretrain(arm, child)
         tables = []
         for (labels, seed), subjects in subsets.items():
-            for arm in trainer.arms:
-                with continued_run(tracker, book, f"{arm}, {labels} labels, seed {seed}", parent) as child:
+            for arm in attempts.left(trainer.arms):
+                with attempts.run(arm, f"{labels} labels, seed {seed}") as child:
                     tables.append(trainer.finetune(arm, subjects, seed, child))
-        scores = pd.concat(tables, ignore_index=True)
+        scores = complete(pd.concat(tables, ignore_index=True))
+        attempts.refuse_scratch_alone(scores["arm"])
         curve, gains = learning_curve(scores), gains_over_scratch(scores)
-        efficiency_page(scores, curve, gains, trainer.details(scores, subsets, results), results)
-        for name, table in (("scores", scores), ("curve", curve), ("gains", gains)):
+        details = trainer.details(scores, subsets, results, attempts)
+        efficiency_page(scores, curve, gains, details, results)
+        failures = pd.DataFrame(attempts.failures, columns=["arm", "what", "reason"])
+        for name, table in (("scores", scores), ("curve", curve), ("gains", gains), ("failures", failures)):
             write_table(results / f"{name}.csv", table)
-        parent.log_table(curve, "curve")
-        parent.log_table(gains, "gains")
+        for name, table in (("curve", curve), ("gains", gains), ("failures", failures)):
+            parent.log_table(table, name)
         parent.log_folder(results / "pictures", "pictures")
         parent.log_file(results / "report.html")
-    show(rich_table(efficiency_cells(curve, gains), "Dice on the test scans"))
-    print("\n".join(verdict(gains)))
+    show(rich_table(efficiency_cells(curve, gains, attempts.failures), "Dice on the test scans"))
+    print("\n".join(verdict(gains, attempts.failures)))
     print(f"Report: {results / 'report.html'}\nMLflow: {ui_command(out)}")
+    attempts.tell()
     return scores
