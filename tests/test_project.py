@@ -19,6 +19,7 @@ CONDA_NAMES = {
     "torch": ["pytorch"],
     "blosc2": ["python-blosc2"],
     "matplotlib": ["matplotlib-base"],
+    "opencv-python-headless": ["py-opencv"],
     "jsonargparse": ["jsonargparse", "docstring-parser", "typeshed-client"],
 }
 ONLY_CONDA = {"python", "pip", "docstring-parser", "typeshed-client"}

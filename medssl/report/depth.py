@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medssl.data.sequence import Unit
+from medssl.errors import InputError
 from medssl.evaluation.trajectory import Freedom, absolute_trajectory_error, registered
 from medssl.report.figures import arm_color, save
 
@@ -186,15 +187,31 @@ def trajectory_picture(
 def draw_panels(panels: Sequence[Panel], title: str = "") -> tuple[Figure, list[Axes]]:
     """Draw pictures of one shape side by side, wide ones below each other; returns the figure and an axes for each."""
     height, width = panels[0].picture.shape[:2]
-    rows, columns = (len(panels), 1) if width > _WIDE * height else (1, len(panels))
+    return draw_grid([[panel] for panel in panels] if width > _WIDE * height else [panels], title)
+
+
+def draw_grid(rows: Sequence[Sequence[Panel | None]], title: str = "") -> tuple[Figure, list[Axes]]:
+    """Draw rows of pictures of one shape, ``None`` for an empty place; returns the figure and an axes for each place.
+
+    Raises:
+        InputError: The rows differ in length, or nothing is to be drawn.
+    """
+    panels = [panel for row in rows for panel in row if panel is not None]
+    if not panels or len({len(row) for row in rows}) > 1:
+        raise InputError(f"A grid of pictures needs rows of one length, got {[len(row) for row in rows]}.")
+    height, width = panels[0].picture.shape[:2]
+    columns = len(rows[0])
     wide = _PANEL_INCHES * (2 if columns == 1 else 1)
     high = wide * height / width
-    row = high + _TITLE_INCHES + _BAR_INCHES * any(panel.label for panel in panels)
-    size = (wide * columns, row * rows + _TITLE_INCHES * bool(title))
+    row_inches = high + _TITLE_INCHES + _BAR_INCHES * any(panel.label for panel in panels)
+    size = (wide * columns, row_inches * len(rows) + _TITLE_INCHES * bool(title))
     figure = Figure(figsize=size, facecolor="black", layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    for axes, panel in zip(grid, panels, strict=True):
-        _draw_panel(figure, axes, panel, high)
+    grid = figure.subplots(len(rows), columns, squeeze=False).ravel().tolist()
+    for axes, panel in zip(grid, (panel for row in rows for panel in row), strict=True):
+        if panel is None:
+            axes.set_axis_off()
+        else:
+            _draw_panel(figure, axes, panel, high)
     if title:
         figure.suptitle(title, color="white", fontsize=11)
     return figure, grid

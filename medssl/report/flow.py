@@ -4,6 +4,7 @@ The wheel of Baker et al., "A Database and Evaluation Methodology for Optical Fl
 tells more apart, red to the right, then yellow (down), green, cyan (left), blue and magenta (up).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from medssl.report.depth import UNKNOWN, Panel, draw_panels
+from medssl.report.depth import ERROR_COLORS, UNKNOWN, Panel, draw_panels
 from medssl.report.figures import save
 
 Colors = NDArray[np.float64]
@@ -21,6 +22,7 @@ _STEPS = (15, 6, 4, 11, 13, 6)  # shades from each hue to the next: 55 around th
 _BEYOND = 0.75  # brightness of what is faster than the wheel's rim
 _GREY = int(UNKNOWN[1:3], 16) / 255
 _WHEEL_SHARE, _WHEEL_PIXELS = 0.28, 128
+_LARGEST_ERROR = 5.0  # pixels, at the end of its colours; less where nothing moves so far
 _FASTEST = 99  # percentile of the lengths that the wheel's rim stands for where none is given
 
 
@@ -77,6 +79,57 @@ def flow_picture(
     for axes in grid[-len(shown) :]:
         _draw_wheel(axes, flow.shape[0] / flow.shape[1])
     save(figure, path)
+
+
+def flow_pair_pictures(
+    first: NDArray[Any],
+    second: NDArray[Any],
+    flows: Mapping[str, NDArray[Any]],
+    stem: Path,
+    *,
+    truth: NDArray[Any] | None = None,
+    hidden: NDArray[np.bool_] | None = None,
+    title: str = "",
+) -> list[Path]:
+    """Draw two frames, the flows of methods in the same colours, and their errors where the truth is known.
+
+    Args:
+        first: (H, W, 3).
+        second: The same.
+        flows: (H, W, 2) of each method, pixels, NaN where unknown.
+        stem: Folder and beginning of the pictures' names.
+        truth: (H, W, 2), NaN where unknown.
+        hidden: (H, W), what the second frame is known not to show.
+        title: Stands above.
+
+    Returns:
+        The pictures.
+    """
+    rows = {"frames": [Panel("first frame", first), Panel("second frame", second)]}
+    if hidden is not None:
+        share = f"hidden in the second: {100 * float(hidden.mean()):.0f} %"
+        rows["frames"].append(Panel(share, hidden.astype(np.float64), limits=(0, 1)))
+    shown = ({} if truth is None else {"true flow": truth}) | dict(flows)
+    rim = largest_motion(next(iter(shown.values())))
+    rows["flow"] = [Panel(name, flow_colors(flow, rim)) for name, flow in shown.items()]
+    if truth is not None:
+        rows["error"] = [_error_panel(name, flow, truth, min(rim, _LARGEST_ERROR)) for name, flow in flows.items()]
+    said = {"flow": f"flow (wheel's rim: {rim:.3g} pixels)"}
+    paths = []
+    for name, panels in rows.items():
+        paths.append(stem.with_name(f"{stem.name}_{name}.png"))
+        figure, grid = draw_panels(panels, ": ".join(part for part in (title, said.get(name, name)) if part))
+        for axes in grid if name == "flow" else ():
+            _draw_wheel(axes, first.shape[0] / first.shape[1])
+        save(figure, paths[-1])
+    return paths
+
+
+def _error_panel(name: str, flow: NDArray[Any], truth: NDArray[Any], largest: float) -> Panel:
+    off = np.linalg.norm(flow.astype(np.float64) - truth, axis=-1)
+    known = off[np.isfinite(off)]
+    mean = f"{known.mean():.2f} px" if len(known) else "not known"
+    return Panel(f"{name}: {mean}", off, ERROR_COLORS, (0, largest), "end-point error, px")
 
 
 def _draw_wheel(axes: Axes, height_to_width: float) -> None:

@@ -2,10 +2,11 @@
 
 import base64
 import mimetypes
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -32,12 +33,15 @@ class Section:
         text: Plain text; an empty line parts paragraphs.
         table: Shown with its columns' names and without its index; numbers with four digits.
         pictures: Files, for example PNG; they are put into the page.
+        links: What lies beside the page and is too large to be put into it: its address, from the page, by what to call
+            it.
     """
 
     heading: str
     text: str = ""
     table: pd.DataFrame | None = None
     pictures: Sequence[Path] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def html_report(title: str, sections: Sequence[Section], path: Path) -> None:
@@ -62,6 +66,7 @@ def _section(section: Section) -> str:
         table = section.table.to_html(index=False, border=0, na_rep="–", float_format="{:.4g}".format, escape=True)
         parts.append(f'<div class="table">{table}</div>')
     parts += [_picture(picture) for picture in section.pictures]
+    parts += [f'<p><a href="{escape(quote(at))}">{escape(name)}</a></p>' for name, at in section.links.items()]
     return "\n".join(parts)
 
 

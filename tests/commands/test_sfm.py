@@ -81,7 +81,7 @@ def test_a_run_is_logged(made: Path) -> None:
 def test_what_is_done_is_not_done_again(
     film: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("medssl.commands.sfm.reconstruct", None)
+    monkeypatch.setattr("medssl.sfm_results.reconstruct", None)
     assert main(["sfm", str(film), "--out", str(made), *INTRINSICS]) == 0
     assert "Done before" in capsys.readouterr().out
 

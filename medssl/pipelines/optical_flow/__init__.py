@@ -1,0 +1,1 @@
+"""Optical flow of pairs or videos, learnt from them without a truth, and judged."""

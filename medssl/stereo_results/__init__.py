@@ -1,0 +1,1 @@
+"""What disparity of stereo recordings is worth: scores with and without a truth, pictures and a page."""
