@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,37 @@ def posed_frames(geometry: Geometry) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """What is heard with a clip; only clips that are streamed from the videos have it, see ``StreamedClips``.
+
+    Args:
+        rate: Samples per second.
+        seconds: Of sound.
+        jitter_s: By how much the sound's middle may lie before or after the frame, at most.
+        grid: Let sounds of other moments begin with a frame, as those of the frame do; else anywhere. An encoder of
+            sound leaves traces that repeat with the frames, by which sounds off their grid can be told
+            (Arandjelovic and Zisserman, "Objects that Sound", ECCV 2018).
+    """
+
+    rate: int = 48_000
+    seconds: float = 1.0
+    jitter_s: float = 1.0
+    grid: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse sounds without samples.
+
+        Raises:
+            InputError: There are none, or the jitter is negative.
+        """
+        if self.rate < 1 or round(self.rate * self.seconds) < 1 or self.jitter_s < 0:
+            raise InputError(
+                f"Sound needs a rate and a length above 0, and a jitter of at least 0; got {self.rate} Hz, "
+                f"{self.seconds:g} s and {self.jitter_s:g} s."
+            )
+
+
+@dataclass(frozen=True)
 class ClipNeeds:
     """What a method's clips hold beside pictures; a recording without it is refused.
 
@@ -169,6 +200,7 @@ class ClipNeeds:
         right: ``right`` (T, 3, H, W), the second camera's pictures, ``right_valid``,
             ``right_intrinsics`` (3, 3) and ``right_to_left`` (4, 4).
         points: ``sparse_depth`` and ``sparse_views`` (T, 1, H, W) of structure from motion's points.
+        sound: ``sound`` and ``other_sound`` (N,).
     """
 
     picker: FramePicker
@@ -176,6 +208,7 @@ class ClipNeeds:
     poses: bool = False
     right: bool = False
     points: bool = False
+    sound: Sound | None = field(default=None, repr=False)  # what is told of clips without sound stays what it was
 
 
 class ClipDataset(Samples):
@@ -204,6 +237,11 @@ class ClipDataset(Samples):
     ) -> None:
         self.data, self.needs, self.pretext, self.seed = data, needs, pretext, seed
         self.held_out_points = held_out_points
+        if needs.sound is not None:
+            raise InputError(
+                f"{data.root}: holds prepared recordings, which keep no sound, and this method learns from it. Give the "
+                "videos themselves: they are streamed."
+            )
         for i in range(len(data)):
             self._require(i)
         starts = [needs.picker.starts(data.frames(i), self._geometry(i)) for i in range(len(data))]
