@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from medssl.data.catalog import Scan
-from medssl.data.formats import stem_of
 from medssl.errors import InputError
 from medssl.evaluation.printing import arms_cells, comparison_cells
 from medssl.evaluation.segmentation import Pair, evaluate_pairs
@@ -71,14 +70,14 @@ def predict_and_score(model: Path, scans: Sequence[Scan], reading: Protocol, out
     trained = load_model(model)
     predicted = predict(
         trained,
-        [scan.image for scan in scans],
+        scans,
         out,
         precision=torch.bfloat16 if use_bf16("auto") else torch.float32,
         resume=True,
         draw=_draw_anonymous,
     )
     pairs = [
-        Pair(scan.name, scan.subject, out / f"{stem_of(scan.image)}_dseg.nii.gz", scan.label)
+        Pair(scan.name, scan.subject, out / f"{scan.name}_dseg.nii.gz", scan.label)
         for scan in scans
         if scan.label is not None
     ]
@@ -91,8 +90,8 @@ def predict_and_score(model: Path, scans: Sequence[Scan], reading: Protocol, out
     log_scores(evaluation.scores, run)
     run.log_table(_hashed(predicted.volumes, "scan"), "volumes")
     with TemporaryDirectory() as folder:
-        for picture in out.glob("*_qc.png"):
-            copy(picture, Path(folder) / f"{hashed(picture.name.removesuffix('_qc.png'))}.png")
+        for scan in scans:
+            copy(out / f"{scan.name}_qc.png", Path(folder) / f"{hashed(scan.name)}.png")
         run.log_folder(Path(folder), "pictures/test")
     return evaluation.scores
 

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from medssl.comparison import predict_and_score
-from medssl.data.formats import stem_of
 from medssl.data.prepared import PreparedDataset
 from medssl.efficiency_attempts import Attempts
 from medssl.efficiency_study import StudyData, StudyPlan, how_it_was_measured, what_is_not_known
@@ -203,7 +202,7 @@ class EfficiencyTrainer:
         shown = scores[(scores["arm"] == SCRATCH) & (scores["labels"] == fewest) & (scores["seed"] == seed)]
         ranked = shown.groupby("scan")["dice"].mean().sort_values()
         scan = next(scan for scan in self.data.tested if scan.name == ranked.index[len(ranked) // 2])
-        examples = {arm: self.folder(arm, fewest, seed) / "test" / f"{stem_of(scan.image)}_qc.png" for arm in arms}
+        examples = {arm: self.folder(arm, fewest, seed) / "test" / f"{scan.name}_qc.png" for arm in arms}
         pretrainings = {arm: self._pretrained(arm) / "pretraining.png" for arm in arms[1:]}
         collapsed = [named(arm) for arm in arms[1:] if self.collapsed(arm)]
         return StudyDetails(

@@ -1,6 +1,7 @@
 """Scans through a trained classifier or detector: classes, or boxes in millimetres, and what was refused."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medssl.data.catalog import Scan
+from medssl.data.cohort import Refused, or_refused
 from medssl.data.preparation import PreparedImage, prepare_image
 from medssl.data.volumes import Volume, read_volume
 from medssl.errors import InputError
@@ -149,10 +151,11 @@ def _each(
     scans, refused = scans_of(inputs)
     rows: list[dict[str, Any]] = []
     for scan in tqdm(scans, desc=doing, unit="scan", disable=None):
-        try:
-            rows += look(scan)
-        except (InputError, MemoryError) as error:
-            refused.append({"scan": scan.name, "reason": str(error) or "it needs more memory than there is."})
+        found = or_refused(scan.name, scan.subject, partial(look, scan))
+        if isinstance(found, Refused):
+            refused.append({"scan": found.scan, "reason": found.reason})
+        else:
+            rows += found
     tables = pd.DataFrame(rows, columns=columns), pd.DataFrame(refused, columns=["scan", "reason"])
     for name, table in zip((file, "refused.csv"), tables, strict=True):
         write_table(out / name, table)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 import medssl
 from medssl.data import dicom
 from medssl.data.catalog import Scan, catalog
+from medssl.data.cohort import Refused, or_refused
 from medssl.data.native_grid import coincide, copied, voted
 from medssl.data.preparation import prepare_image
 from medssl.data.resample import reorient
@@ -71,7 +72,7 @@ class Predicted:
 
 def predict(
     model: Model,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | Scan],
     out: Path,
     *,
     space: Space = "native",
@@ -91,7 +92,7 @@ def predict(
 
     Args:
         model: The network runs on the device that it is on.
-        inputs: Files, folders, DICOM folders, a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject of it.
+        inputs: Files, folders, DICOM folders, a FreeSurfer or FastSurfer SUBJECTS_DIR, or one subject of it; or scans.
         out: Made where it is missing.
         space: "native" is each scan's own grid, "prepared" the cropped grid that the network sees.
         overlap: Least share of a window that its neighbour sees too.
@@ -121,14 +122,19 @@ def predict(
     write_lut(out / "dseg_lut.txt", model.label_set)
     write_dseg_table(out / "dseg.tsv", model.label_set)
     write_dataset_description(out, f"Segmentation into {model.label_set.name}")
+
+    def look(scan: Scan) -> list[dict[str, Any]]:
+        key = value_hash([*options, content_hash(*source_files(scan.image, scan.series))])
+        kept = _kept(out, scan, key, draw is not None) if resume else None
+        return kept or _segment_file(scan, model, out, segmented, key, draw)
+
     rows: list[dict[str, Any]] = []
     for scan in tqdm(scans, desc="Segmenting", unit="scan", disable=None):
-        try:
-            key = value_hash([*options, content_hash(*source_files(scan.image, scan.series))])
-            kept = _kept(out, scan, key, draw is not None) if resume else None
-            rows += kept or _segment_file(scan, model, out, segmented, key, draw)
-        except (InputError, MemoryError) as error:
-            refused.append({"scan": scan.name, "reason": str(error) or "it needs more memory than there is."})
+        found = or_refused(scan.name, scan.subject, partial(look, scan))
+        if isinstance(found, Refused):
+            refused.append({"scan": found.scan, "reason": found.reason})
+        else:
+            rows += found
     result = Predicted(pd.DataFrame(rows, columns=_VOLUME_COLUMNS), pd.DataFrame(refused, columns=_REFUSED_COLUMNS))
     for name, table in (("volumes.csv", result.volumes), ("refused.csv", result.refused)):
         write_table(out / name, table)
@@ -265,11 +271,14 @@ def _outputs(out: Path, scan: Scan) -> tuple[Path, Path, Path]:
     return out / f"{scan.name}_dseg.nii.gz", out / f"{scan.name}_dseg.json", out / f"{scan.name}_qc.png"
 
 
-def scans_of(inputs: Sequence[Path]) -> tuple[list[Scan], list[dict[str, Any]]]:
+def scans_of(inputs: Sequence[Path | Scan]) -> tuple[list[Scan], list[dict[str, Any]]]:
     """List the scans of all inputs, each once and under a name of its own, and the inputs that hold none."""
     found: dict[tuple[Path, str | None], Scan] = {}
     refused: list[dict[str, Any]] = []
     for source in inputs:
+        if isinstance(source, Scan):
+            found[source.image.resolve(), source.series] = source
+            continue
         try:
             found |= {(scan.image.resolve(), scan.series): scan for scan in catalog(source)}
         except InputError as error:

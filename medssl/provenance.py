@@ -4,9 +4,30 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import medssl
+
+_asked: ContextVar[str] = ContextVar("asked", default="")
+
+
+@contextmanager
+def asked_for(configuration: str) -> Iterator[None]:
+    """Note what a command was asked for, YAML that its ``--config`` takes, for as long as it runs."""
+    token = _asked.set(configuration)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def records() -> dict[str, str]:
+    """Give the texts that are kept beside every result, by file name: the environment, what a command was asked for."""
+    asked = {"config.yaml": _asked.get()} if _asked.get() else {}
+    return {"environment.txt": environment(), **asked}
 
 
 def code_version() -> dict[str, str]:

@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 import pandas as pd
 
 from medssl.errors import InputError
-from medssl.provenance import code_version, environment
+from medssl.provenance import code_version, records
 
 if TYPE_CHECKING:
     import mlflow
@@ -154,7 +154,8 @@ class Tracker:
         stored = self._continued(run_id, tags or {}) if run_id else self._created(name, parent, tags or {})
         run = Run(self._client, stored)
         if not run_id:
-            run.log_text(environment(), "environment.txt")
+            for file, text in records().items():
+                run.log_text(text, file)
         measured = parent is None if system_metrics is None else system_metrics
         status = "FAILED"
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import medssl
-from medssl.provenance import code_version, environment
+from medssl.provenance import asked_for, code_version, environment, records
 
 
 def test_a_package_outside_a_checkout_tells_its_version_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +37,9 @@ def test_the_environment_lists_what_is_installed() -> None:
     lines = environment().splitlines()
     assert lines[0].startswith("# Python 3.")
     assert any(line.startswith("torch==") for line in lines)
+
+
+def test_what_a_command_was_asked_for_is_recorded_while_it_runs() -> None:
+    with asked_for("steps: 2\n"):
+        assert records()["config.yaml"] == "steps: 2\n"
+    assert set(records()) == {"environment.txt"}

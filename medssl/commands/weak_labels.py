@@ -21,6 +21,7 @@ def weak_labels(
     images: str | None = None,
     freesurfer_labels: str = "aparc+aseg",
     atlases: Path | None = None,
+    atlas_images: str | None = None,
     atlas_labels: str | None = None,
     atlas_reading: str = "neuromorphometrics",
     label_set: str = "freesurfer-27",
@@ -42,7 +43,8 @@ def weak_labels(
         images: Pattern of the images in ``source``, where its layout is not found out.
         freesurfer_labels: Which labels of a SUBJECTS_DIR: aparc+aseg or aseg.
         atlases: Folder of a few labelled scans, three to five; then they are registered to each scan.
-        atlas_labels: Pattern of their label maps.
+        atlas_images: Pattern of their images, where the layout of ``atlases`` is not found out.
+        atlas_labels: Pattern of their label maps; its wildcards stand for what those of ``atlas_images`` stand for.
         atlas_reading: How the numbers in them are read: neuromorphometrics, aseg, aparc+aseg, or same.
         label_set: The structures: freesurfer-27, freesurfer-32, or a file in FreeSurfer's LUT format.
         deformable: What follows the affine registration: demons, bspline, or null.
@@ -62,7 +64,7 @@ def weak_labels(
     else:
         made = weak_labels_from_atlases(
             scans,
-            catalog(atlases, labels=atlas_labels),
+            catalog(atlases, atlas_images, atlas_labels),
             out,
             structures,
             atlas_reading,

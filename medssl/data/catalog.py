@@ -1,7 +1,8 @@
 """Which files belong to which scan, whatever the folder's layout: one list of scans, with their subjects and labels."""
 
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ PATTERNS = (
 _LABEL_NAME = re.compile(r"(^|[_-])(labels?|d?seg|mask)$", re.IGNORECASE)
 _BIDS_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(_|$)")
 _DATALIST_PARTS = ("training", "validation", "test", "testing")
+
+logger = logging.getLogger(__name__)
 
 
 class NoScansError(InputError):
@@ -98,7 +101,7 @@ def catalog(
     if freesurfer_labels not in FREESURFER_LABELS:
         raise InputError(f"FreeSurfer labels are one of {', '.join(FREESURFER_LABELS)}; got '{freesurfer_labels}'.")
     if labels is not None and images is None:
-        raise InputError(f"The labels' pattern '{labels}' needs the images' pattern as well (--images).")
+        raise InputError(f"The labels' pattern '{labels}' needs the images' pattern as well: give both.")
     scans = _found(source, images, labels, freesurfer_labels)
     if subject_pattern is not None:
         scans = [_with_subject(scan, source, subject_pattern) for scan in scans]
@@ -125,6 +128,7 @@ def _found(source: Path, images: str | None, labels: str | None, freesurfer_labe
     # Without labels nothing tells which pattern is meant: the one that leaves the fewest images out.
     for scans in (*labelled, max([*found, _images_alone(source)], key=len), from_dicom(source)):
         if scans:
+            _tell_left_out(source, scans)
             return scans
     raise NoScansError(f"{source}: holds no scans. Known are:\n{LAYOUTS}")
 
@@ -172,9 +176,14 @@ def from_subjects_dir(root: Path, labels: str) -> list[Scan]:
     image is listed with the first name, to be refused.
     """
     subjects = [mri.parent for mri in sorted(root.glob("*/mri")) if not mri.parent.name.startswith("fsaverage")]
-    scans = [scan for folder in subjects if (scan := _freesurfer_subject(folder, labels))]
-    alone = None if scans else _freesurfer_subject(root, labels)
-    return scans if alone is None else [alone]
+    found = {folder: _freesurfer_subject(folder, labels) for folder in subjects}
+    if not any(found.values()):
+        alone = _freesurfer_subject(root, labels)
+        return [] if alone is None else [alone]
+    return [
+        scan or Scan(folder.name, folder.name, folder / "mri" / FREESURFER_IMAGES[0], None, labels)
+        for folder, scan in found.items()
+    ]
 
 
 def _freesurfer_subject(folder: Path, labels: str) -> Scan | None:
@@ -223,6 +232,21 @@ def from_dicom(root: Path) -> list[Scan]:
 def _images_alone(root: Path) -> list[Scan]:
     files = sorted(path for path in root.iterdir() if suffix_of(path) in VOLUME_SUFFIXES and path.is_file())
     return [_alone(path) for path in files if not path.name.startswith(".") and not _LABEL_NAME.search(stem_of(path))]
+
+
+def _tell_left_out(root: Path, scans: Sequence[Scan]) -> None:
+    """Warn of images that lie beside scans of a layout and are not named as it wants."""
+    left_out = sorted({scan.image for scan in _images_alone(root)} - {scan.image for scan in scans})
+    if left_out:
+        names = ", ".join(path.name for path in left_out)
+        logger.warning(
+            "%s: %d images are not named as the %d scans that are used, and are left out: %s. To use them, say which "
+            "files are images with --images, or put them into a folder of their own.",
+            root,
+            len(left_out),
+            len(scans),
+            names,
+        )
 
 
 def _alone(path: Path) -> Scan:

@@ -4,7 +4,6 @@ Times are those of DICOM PS3.3, C.7.6.5.1 (Cine Module); pydicom decodes, one fr
 (``medssl.data.dicom``), no message repeats what identifies the patient; what is burnt into the pictures stays there.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import iter_pixels
 
-from medssl.data.dicom import _IDENTIFYING  # one list of what must not be told
+from medssl.data.dicom import _IDENTIFYING, identifying_words, letters_of  # one list of what must not be told
 from medssl.errors import InputError
 
 _TAGS = [
@@ -131,8 +130,8 @@ def _read_header(path: Path) -> FileDataset:
 
 def _public_name(path: Path, header: FileDataset) -> str:
     """The file's name, or none of it where it holds something of the patient."""
-    told = {word for tag in _IDENTIFYING for word in re.split(r"[\^=\s,]+", str(header.get(tag, "")).lower())}
-    return "DICOM cine" if any(len(word) > 2 and word in path.name.lower() for word in told) else path.name
+    name = letters_of(path.name)
+    return "DICOM cine" if any(word in name for word in identifying_words([header])) else path.name
 
 
 def _frame_s(header: FileDataset) -> float:

@@ -12,7 +12,7 @@ of it.
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,9 +29,17 @@ from medssl.errors import InputError
 
 EVEN_WITHIN = 0.02  # of the median distance between slices; positions are often written with two decimals
 _ROUNDING_MM = 0.02
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+# What pydicom raises where a file is no DICOM, or is damaged.
+_UNREADABLE = (
+    InvalidDicomError, OSError, EOFError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError,
+)  # fmt: skip
 _MOST_VOXELS = 2**31
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_IDENTIFYING = ("PatientID", "PatientName", "PatientBirthDate", "OtherPatientIDs", "AccessionNumber")
+_IDENTIFYING = (
+    "PatientID", "PatientName", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber",
+    "ReferringPhysicianName", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate",
+)  # fmt: skip
 _TAGS = [
     *_IDENTIFYING, "SeriesInstanceUID", "StudyInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing",
@@ -100,13 +108,26 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[np.flo
 
     Raises:
         InputError: There is no such series; it holds colours or several frames in a file; its slices differ in size,
-            turn, leave gaps, or lie twice in one place; or it cannot be decoded.
+            turn, leave gaps, or lie twice in one place; it cannot be decoded; or a file of the folder is damaged.
     """
     name = public_name(folder)
+    if damaged := sum(_is_damaged(path) for path in _files(folder)):
+        raise InputError(
+            f"{name}: {damaged} of its DICOM images are damaged or cut short before their pixels; without them the "
+            "volume would lack slices. Copy or export the series again."
+        )
     headers = [(path, _header(path)) for path in one_series(folder, series).files]
     slices = [(path, header) for path, header in headers if header is not None]
-    _check_pixels(name, [header for _, header in slices])
-    files, affine = _geometry(name, slices)
+    try:
+        _check_pixels(name, [header for _, header in slices])
+        files, affine = _geometry(name, slices)
+    except InputError:
+        raise
+    except (TypeError, ValueError):  # without the cause, which quotes the header
+        raise InputError(
+            f"{name}: what its headers say of sizes or places are no numbers, so a file is damaged. Copy or export the "
+            "series again."
+        ) from None
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in files])
     reader.SetOutputPixelType(sitk.sitkFloat32)
@@ -128,24 +149,51 @@ def read_series(folder: Path, series: str | None = None) -> tuple[NDArray[np.flo
 
 def public_name(folder: Path, root: Path | None = None) -> str:
     """The folder's name (its path below ``root``, joined by "_"), without parts that hold something of the patient."""
-    told = {
-        word.lower()
-        for _, header in _headers(folder)
-        for tag in _IDENTIFYING
-        for word in re.split(r"[\^=\s,]+", str(header.get(tag, "")))
-        if len(word) > 2
-    }
+    told = identifying_words(header for _, header in _headers(folder))
     parts = (folder.name,) if root is None or root == folder else folder.relative_to(root).parts
-    kept = [part for part in parts if not any(word in part.lower() for word in told)]
+    kept = [part for part in parts if not any(word in letters_of(part) for word in told)]
     return "_".join(kept) or "dicom"
 
 
+def identifying_words(headers: Iterable[FileDataset]) -> set[str]:
+    """The words of a patient's names, numbers and dates, as ``letters_of`` has them; of three letters or more."""
+    told = {
+        letters_of(word)
+        for header in headers
+        for tag in _IDENTIFYING
+        for word in re.split(r"[^\w.\-]+", str(header.get(tag, "")))
+    }
+    return {word for word in told if len(word) > 2}
+
+
+def letters_of(text: str) -> str:
+    """Letters and digits alone, in lower case: 1964-08-12 is 19640812."""
+    return re.sub(r"[\W_]+", "", text.lower())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
 def _headers(folder: Path) -> Iterator[tuple[Path, FileDataset]]:
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            header = _header(path)
-            if header is not None:
-                yield path, header
+    for path in _files(folder):
+        header = _header(path)
+        if header is not None:
+            yield path, header
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a file is named as DICOM, or begins so, and cannot be read, or is an image that does not say its size."""
+    if _header(path) is not None:
+        return False
+    with path.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return path.suffix.lower() in _SUFFIXES
+    try:
+        kind = pydicom.dcmread(path, stop_before_pixels=True).file_meta.get("MediaStorageSOPClassUID")
+    except _UNREADABLE:
+        return True
+    return kind is None or "Image Storage" in getattr(kind, "name", "")
 
 
 def _header(path: Path) -> FileDataset | None:
@@ -159,9 +207,10 @@ def _read_header(path: Path, changed_ns: int, size: int) -> FileDataset | None:
     """Read one header, once for each state of the file."""
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-    except (InvalidDicomError, OSError, EOFError):
+        decoded = [element.keyword for element in header]  # here, where what is wrong with it is caught
+    except _UNREADABLE:
         return None
-    return header if "Rows" in header and "Columns" in header else None
+    return header if {"Rows", "Columns"} <= set(decoded) else None
 
 
 def _subject(header: FileDataset) -> str:

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,6 +26,8 @@ ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 MOST_VOXELS = 2**31
+# What nibabel raises where a header says what cannot be.
+_UNREADABLE = (OSError, ImageFileError, HeaderDataError, MGHError, ArithmeticError, LookupError, TypeError, ValueError)
 _SNIFFED = 1024  # bytes that nibabel looks at to tell the format
 _DEFLATE_LIMIT = 1032  # deflate cannot shrink more than this (zlib, "Maximum Compression Factor")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -69,7 +72,9 @@ def read_nibabel(path: Path) -> Voxels:
         data = np.asanyarray(image.dataobj)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(_truncated(path, str(error))) from error
-    except (OSError, ImageFileError, HeaderDataError) as error:
+    except InputError:
+        raise
+    except _UNREADABLE as error:
         if "Expected" in str(error) and "bytes" in str(error):
             raise InputError(_truncated(path, str(error).splitlines()[0])) from error
         raise InputError(
@@ -165,7 +170,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
-    except (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except (OSError, SyntaxError, RuntimeError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).strip().split("\n")[-1]
         raise InputError(
             f"{path}: cannot be read as a picture ({reason}). It may be truncated: copy it again."

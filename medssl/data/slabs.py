@@ -9,7 +9,6 @@ import numpy as np
 
 from medssl.data.catalog import Scan
 from medssl.data.cohort import or_refused
-from medssl.data.formats import stem_of
 from medssl.data.recipe import check_one_grid
 from medssl.data.volumes import Volume, read_labels, read_volume, source_files, write_labels
 from medssl.errors import InputError
@@ -47,13 +46,14 @@ def cut_into_slabs(scan: Scan, out: Path, gap_mm: float = 15.0) -> dict[str, Sca
         where = _slab(image, low, high, gap_mm)
         affine = image.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [one.start or 0 for one in where]
-        path = out / f"{stem_of(scan.image)}-{part}.nii.gz"
+        name = f"{scan.name}-{part}"
+        path = out / f"{name}.nii.gz"
         cut = Volume(np.ascontiguousarray(image.data[where]), affine)
         with write_aside(path) as aside:
             nib.save(nib.Nifti1Image(cut.data, affine, dtype=cut.data.dtype), aside)
-        label = path.with_name(f"{stem_of(path)}_labels.nii.gz")
+        label = out / f"{name}_labels.nii.gz"
         write_labels(label, labels.data[where], cut)
-        parts[part] = replace(scan, name=stem_of(path), subject=stem_of(path), image=path, label=label, series=None)
+        parts[part] = replace(scan, name=name, subject=name, image=path, label=label, series=None)
     return parts
 
 

@@ -31,6 +31,10 @@ from medssl.files import write_aside
 VOLUME_SUFFIXES = NIBABEL_SUFFIXES + ITK_SUFFIXES + PICTURE_SUFFIXES
 SPACING_LIMITS_MM = (0.05, 20.0)
 _INTEGERS = (np.uint8, np.int16, np.int32)
+_PLACE_FIELDS = (  # of a NIfTI header; others, such as descrip and db_name, may tell of the patient
+    "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,7 @@ def write_labels(path: Path, labels: NDArray[Any], like: Volume) -> None:
     """Write integer labels as NIfTI (.nii.gz) on the grid of ``like``, in the smallest type that holds them.
 
     Where ``like`` was a NIfTI file, its sform and qform and their codes are kept, so the affine is the same to the bit;
-    other formats' affines are rounded to the 32-bit numbers of a NIfTI header.
+    other formats' affines are rounded to the 32-bit numbers of a NIfTI header. Nothing else of a file's header is kept.
 
     Raises:
         InputError: The shapes differ, or the disk is full.
@@ -132,7 +136,6 @@ def write_labels(path: Path, labels: NDArray[Any], like: Volume) -> None:
     image = nib.Nifti1Image(np.atleast_3d(labels).astype(kind), like.affine, _nifti_header(like))
     image.set_data_dtype(kind)
     image.header.set_slope_inter(1, 0)
-    image.header["cal_min"] = image.header["cal_max"] = 0  # a display window of the scan, not of labels
     with write_aside(path) as aside:
         nib.save(image, aside)
 
@@ -199,7 +202,12 @@ def _nifti_header(like: Volume) -> nib.Nifti1Header | None:
     if like.path is None or suffix_of(like.path) not in (".nii", ".nii.gz") or not like.path.exists():
         return None
     header = nib.load(like.path).header
-    return header if isinstance(header, nib.Nifti1Header) else None
+    if not isinstance(header, nib.Nifti1Header):
+        return None
+    kept = nib.Nifti1Header()
+    for field in _PLACE_FIELDS:
+        kept[field] = header[field]
+    return kept
 
 
 def _fits(labels: NDArray[Any], kind: type[np.integer[Any]]) -> bool:

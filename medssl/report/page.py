@@ -32,7 +32,7 @@ class Section:
         heading: Its title.
         text: Plain text; an empty line parts paragraphs.
         table: Shown with its columns' names and without its index; numbers with four digits.
-        pictures: Files, for example PNG; they are put into the page.
+        pictures: Files, for example PNG; they are put into the page, without their names, which may be those of scans.
         links: What lies beside the page and is too large to be put into it: its address, from the page, by what to call
             it.
     """
@@ -65,16 +65,16 @@ def _section(section: Section) -> str:
     if section.table is not None:
         table = section.table.to_html(index=False, border=0, na_rep="–", float_format="{:.4g}".format, escape=True)
         parts.append(f'<div class="table">{table}</div>')
-    parts += [_picture(picture) for picture in section.pictures]
+    parts += [_picture(picture, section.heading) for picture in section.pictures]
     parts += [f'<p><a href="{escape(quote(at))}">{escape(name)}</a></p>' for name, at in section.links.items()]
     return "\n".join(parts)
 
 
-def _picture(path: Path) -> str:
+def _picture(path: Path, about: str) -> str:
     kind, _ = mimetypes.guess_type(path.name)
     if kind is None or not kind.startswith("image/"):
         raise InputError(f"{path}: its ending is not that of a picture (.png, .svg, .jpg).")
     if not path.is_file():
         raise InputError(f"{path}: no such picture.")
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img src="data:{kind};base64,{data}" alt="{escape(path.stem)}">'
+    return f'<img src="data:{kind};base64,{data}" alt="{escape(about)}">'

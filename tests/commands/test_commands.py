@@ -124,7 +124,8 @@ def test_weak_labels_from_atlases_and_their_quality(
     cohort: Path, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["--label_set", str(cohort / "structures.txt")]
-    atlases = ["--atlases", str(cohort), "--atlas_reading", "same", "--deformable", "null", "--working_spacing_mm", "1"]
+    atlases = ["--atlases", str(cohort), "--atlas_images", "*_T1w.nii.gz", "--atlas_labels", "*_labels.nii.gz"]
+    atlases += ["--atlas_reading", "same", "--deformable", "null", "--working_spacing_mm", "1"]
     manual = ["--manual", str(cohort), "--manual_reading", "same"]
     for n in range(2):
         (tmp_path / f"s{n}_T1w.nii.gz").write_bytes((cohort / f"s{n}_T1w.nii.gz").read_bytes())

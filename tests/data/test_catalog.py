@@ -86,6 +86,23 @@ def test_sessions_of_a_subjects_dir_can_share_a_subject(tmp_path):
     assert {s.subject for s in catalog(tmp_path, subject_pattern=r"^(p\d+)_")} == {"p1"}
 
 
+def test_a_subject_whose_mri_folder_holds_nothing_known_is_listed_to_be_refused(tmp_path):
+    touch(tmp_path, "anna/mri/norm.mgz", "bert/mri/rawavg.mgz", "carl/surf/lh.white")
+    (tmp_path / "dora" / "mri").mkdir(parents=True)
+    scans = catalog(tmp_path)
+    assert [(scan.name, scan.image.is_file()) for scan in scans] == [("anna", True), ("bert", False), ("dora", False)]
+
+
+def test_images_that_a_layout_leaves_out_are_named(tmp_path, caplog):
+    touch(tmp_path, "a_T1w.nii.gz", "a_labels.nii.gz", "b.nii.gz", "c_seg.nii.gz")
+    assert [scan.name for scan in catalog(tmp_path)] == ["a"]
+    assert "1 images are not named as the 1 scans that are used, and are left out: b.nii.gz" in caplog.text
+    caplog.clear()
+    catalog(tmp_path, images="*_T1w.nii.gz")
+    catalog(touch(tmp_path / "alone", "b.nii.gz"))
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("as_folder", [True, False])
 def test_a_datalist_names_scans_and_their_parts(tmp_path, as_folder):
     touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz")

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import BasicTextSRStorage, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medssl.data import dicom
 from medssl.data.catalog import catalog
@@ -148,6 +148,47 @@ def test_pixels_that_cannot_be_decoded_are_refused_without_naming_files(tmp_path
         read_volume(folder)
     assert "ct: its pixels cannot be decoded" in str(refusal.value)
     assert "mustermann" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kept", [0, 60, 150, 200, 400, 600])
+def test_a_slice_that_is_cut_short_is_never_left_out_in_silence(tmp_path, kept):
+    folder = write_series(tmp_path / "d" / "head", along_z(0, 1, 2, 3))
+    last = max(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+    last.write_bytes(last.read_bytes()[:kept])
+    (scan,) = catalog(tmp_path / "d")
+    with pytest.raises(InputError, match=r"head: 1 of its DICOM images are damaged or cut short"):
+        read_volume(scan.image, scan.series)
+
+
+def test_what_is_no_image_may_lie_beside_one(tmp_path):
+    folder = write_series(tmp_path / "d", along_z(0, 1))
+    (folder / "notes.txt").write_text("x")
+    report = pydicom.dcmread(next(path for path in folder.iterdir() if path.suffix == ".dcm"))
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = BasicTextSRStorage
+    del report.Rows, report.Columns, report.PixelData
+    report.save_as(folder / "report.dcm")
+    assert read_volume(folder).data.shape == (8, 6, 2)
+
+
+def test_damaged_headers_stop_no_other_scan(tmp_path, write_image):
+    """Whatever byte is wrong: a number that is none, an element of no known kind."""
+    good = write_series(tmp_path / "d" / "good", along_z(0, 1, 2), PatientID="MRN-1")
+    whole = next(good.iterdir()).read_bytes()
+    bad = write_series(tmp_path / "d" / "bad", along_z(0, 1, 2), uid="9.9")
+    file = next(bad.iterdir())
+    for what in (b"UI", b"DS", b"US", b"-20.0"):
+        place = whole.index(what, 300)
+        file.write_bytes(whole[:place] + b"\xff" + whole[place + 1 :])
+        report = prepare(tmp_path / "d", tmp_path / "out", jobs=1)
+        assert [scan.endswith("_good") for scan in (*report.made, *report.kept)].count(True) == 1
+
+
+@pytest.mark.parametrize("name", ["1964-08-12", "scans_of_2019_03_04", "MRN-17", "DrHouse"])
+def test_dates_other_numbers_and_physicians_are_not_told_either(tmp_path, name):
+    told = {"StudyDate": "20190304", "OtherPatientIDs": ["MRN-17", "MRN-18"], "ReferringPhysicianName": "House^Gregory"}
+    write_series(tmp_path / "d" / name / "head", along_z(0, 1, 2), **told)
+    (scan,) = catalog(tmp_path / "d")
+    assert scan.name == f"{scan.subject}_head"
 
 
 def test_a_subject_is_a_hash_of_the_patients_number(tmp_path):

@@ -133,6 +133,32 @@ def test_text_named_as_an_image_is_refused(tmp_path):
         read_volume(tmp_path / "page.mha")
 
 
+@pytest.mark.parametrize(
+    ("suffix", "place", "value"),
+    [
+        (".nii", 42, b"\xff\xff"),  # a negative size
+        (".nii.gz", 42, b"\xff\xff"),
+        (".nii", 108, b"\x00\x00\xc0\x7f"),  # the voxels begin at NaN
+        (".mgh", 4, b"\x00\x00\x00\x00"),  # no voxels along x
+        (".mgh", 7, b"\xff"),  # more voxels than there are bytes
+        (".mgh", 20, b"\x00\x00\x00\xff"),  # no known type
+        (".png", 11, b"\x00"),
+    ],
+)
+def test_a_header_that_cannot_be_is_refused_by_name(tmp_path, write_image, suffix, place, value):
+    path = tmp_path / f"odd{suffix}"
+    if suffix == ".png":
+        Image.fromarray(np.arange(20, dtype=np.uint8).reshape(4, 5)).save(path)
+    else:
+        write_image(path, np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+    content = path.read_bytes()
+    content = bytearray(gzip.decompress(content) if suffix == ".nii.gz" else content)
+    content[place : place + len(value)] = value
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    with pytest.raises(InputError, match=r"odd\.(nii|nii\.gz|mgh|png): (cannot be read|is truncated)"):
+        read_volume(path)
+
+
 def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match=r"notes\.txt: its name ends in none of \.nii"):
@@ -232,6 +258,21 @@ def test_written_labels_lie_on_the_scans_own_grid_to_the_bit(tmp_path):
     assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (1, 0)
     assert written.get_data_dtype() == np.int16
     assert np.array_equal(np.asanyarray(written.dataobj), (DATA > 500) * 2035)
+
+
+def test_nothing_that_a_header_tells_of_the_patient_is_written_with_labels(tmp_path, write_image):
+    path = write_image(tmp_path / "scan.nii", np.arange(24, dtype=np.int16).reshape(2, 3, 4))
+    image = nib.load(path)
+    for field in ("descrip", "db_name", "aux_file", "intent_name"):
+        image.header[field] = b"Mustermann"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Mustermann^Erika 19640812"))
+    nib.save(image, tmp_path / "told.nii")
+    assert b"Erika" in (tmp_path / "told.nii").read_bytes()
+    volume = read_volume(tmp_path / "told.nii")
+    write_labels(tmp_path / "labels.nii.gz", np.ones((2, 3, 4), dtype=np.uint8), volume)
+    written = gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+    assert b"Muster" not in written and b"Erika" not in written
+    assert np.array_equal(nib.load(tmp_path / "labels.nii.gz").affine, volume.affine)
 
 
 def test_labels_of_an_mgz_scan_and_of_a_2d_scan_can_be_written(tmp_path, write_image):

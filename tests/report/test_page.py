@@ -50,6 +50,15 @@ def test_a_page_shows_what_it_was_given_with_nothing_run_or_swallowed(page):
     assert "<script" not in page
 
 
+def test_pictures_are_called_after_their_heading_and_never_after_their_file(tmp_path):
+    """A picture of a scan is named after the scan, and a page is tracked."""
+    (tmp_path / "Erika_Mustermann_qc.png").write_bytes(b"picture")
+    section = Section('A "quoted" arm', pictures=[tmp_path / "Erika_Mustermann_qc.png"])
+    html_report("Page", [section], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'alt="A &quot;quoted&quot; arm"' in page and "Erika" not in page
+
+
 def test_a_page_needs_no_other_file_and_no_network(page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) == 1

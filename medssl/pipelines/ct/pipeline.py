@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from medssl.data.catalog import Scan, catalog
-from medssl.data.formats import stem_of
 from medssl.data.preparation import Preparation
 from medssl.data.slabs import SLABS, cut_into_slabs, others_than, structures_of_each
 from medssl.data.splits import check_no_leak, save_split
@@ -196,7 +195,7 @@ def run(
         arms = (named(SCRATCH), named(method))
         found = compare(scores[arms[0]], scores[arms[1]], names=arms)
         examples = {
-            arm: trainer.folder(arm, len(parts["pool"]), seeds[0]) / "test" / f"{stem_of(tested[0].image)}_qc.png"
+            arm: trainer.folder(arm, len(parts["pool"]), seeds[0]) / "test" / f"{tested[0].name}_qc.png"
             for arm in trainer.arms
         }
         told = [_slabs_were(plan)] if within_scan else how_it_was_measured(plan, data) + what_is_not_known(plan, data)
