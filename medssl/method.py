@@ -70,6 +70,10 @@ class Method(nn.Module, ABC):
         """Give pictures of the task for a person to look at, by name: (B, C, *spatial) each (input, target, ...)."""
         return {"image": batch["image"]}
 
+    def clusters(self) -> tuple[Tensor, int] | None:
+        """Give each sample's cluster (N,), and how many clusters there are; None where nothing is clustered."""
+        return None
+
     def state_scores(self) -> dict[str, float]:
         """Say what of the method's own state is logged after each validation (class weights, a queue's age)."""
         return {}

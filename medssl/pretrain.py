@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from medssl.errors import InputError
 from medssl.evaluation.health import collapse, representation_health
 from medssl.evaluation.scan_probes import probe_encoder
 from medssl.evaluation.tables import write_table
+from medssl.memory import peak_memory_mib
 from medssl.method import Method
 from medssl.networks.heads import pooled
 from medssl.optimizers import OptimizerName, build_optimizer
@@ -232,7 +233,7 @@ class Watch:
         scores |= {f"health/{name}": v for name, v in representation_health(centred[:, 0], centred[:, 1]).items()}
         scores["health/found_again"] = found_again(centred[:, 0], centred[:, 1])
         scores |= {f"probe/{name}": value for name, value in self._probe(method).items()}
-        return scores | {"health/collapsed": float(self._alarm(z[:, 0]))}
+        return scores | {"health/collapsed": float(self._alarm(z[:, 0], method.clusters()))}
 
     def _probe(self, method: Method) -> dict[str, float]:
         """Probe the frozen features where it is time to, and something is known to probe for."""
@@ -250,8 +251,8 @@ class Watch:
             self.probed = None
             return {}
 
-    def _alarm(self, z: Tensor) -> bool:
-        found = collapse(z, centre=True, least_spread=_LEAST_SPREAD)
+    def _alarm(self, z: Tensor, clusters: tuple[Tensor, int] | None) -> bool:
+        found = collapse(z, *(clusters or ()), centre=True, least_spread=_LEAST_SPREAD)
         self.collapsed = self.collapsed + 1 if found else 0
         if found is None:
             return False
@@ -297,19 +298,23 @@ class Estimate:
 
     Attributes:
         seconds_per_step: Reading, augmenting, both passes and the optimiser.
-        memory_bytes: The largest that the process held while it was measured.
+        memory_mib: The most that the process, or the device, has held; None where the system does not tell.
         disk_bytes: Of a checkpoint and the encoder.
     """
 
     seconds_per_step: float
-    memory_bytes: int
+    memory_mib: float | None
     disk_bytes: int
 
     def __str__(self) -> str:
         """Say it in one line, per thousand steps."""
-        minutes, memory = self.seconds_per_step * 1000 / 60, self.memory_bytes / 2**30
-        disk = self.disk_bytes / 2**20
-        return f"{minutes:.1f} minutes per 1000 steps, {memory:.1f} GiB of memory, {disk:.0f} MiB on disk"
+        memory = "unknown memory" if self.memory_mib is None else f"{self.memory_mib / 2**10:.1f} GiB of memory"
+        per_thousand, disk = f"{self.minutes(1000):.1f} minutes per 1000 steps", self.disk_bytes / 2**20
+        return f"{per_thousand}, {memory}, {disk:.0f} MiB on disk"
+
+    def minutes(self, steps: int) -> float:
+        """How long so many steps take, without looks at the representation."""
+        return self.seconds_per_step * steps / 60
 
 
 def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, steps: int = 3) -> Estimate:
@@ -331,7 +336,9 @@ def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, ste
         start = time.perf_counter()
         numbers = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
         batch = {k: v.to(device) for k, v in default_collate([samples[number] for number in numbers]).items()}
-        method.start_epoch([batch])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an epoch of one batch, for which k may be large
+            method.start_epoch([batch])
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             loss = method.loss(batch)["loss"]
         loss.backward()
@@ -340,7 +347,7 @@ def estimate(method: Method, train: PreparedDataset, recipe: PretrainRecipe, ste
         method.after_step()
         times.append(time.perf_counter() - start)
     on_gpu = device.type == "cuda"
-    memory = torch.cuda.max_memory_allocated(device) if on_gpu else psutil.Process().memory_info().rss
+    memory = torch.cuda.max_memory_allocated(device) / 2**20 if on_gpu else peak_memory_mib()
     weights = sum(value.numel() * value.element_size() for value in before.values())
     method.load_state_dict(before)
     return Estimate(sum(times[1:]) / steps, memory, 4 * weights)

@@ -7,6 +7,7 @@ nearer to the image is more general and changes less.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from medssl.data.preparation import Preparation
 from medssl.errors import InputError
@@ -55,14 +56,7 @@ class Start:
             logger.info("%s: %s", self.model, load_weights(network, self.model, self.minimum_coverage))
         if self.encoder is not None:
             logger.info("%s: %s", self.encoder, fill_encoder(network.encoder, self.encoder, self.minimum_coverage))
-            before, now = describe_encoder(self.encoder)["preparation"], preparation.to_dict()
-            changed = sorted(key for key in now if before.get(key) != now[key])
-            if changed:
-                logger.warning(
-                    "%s: was pretrained on images prepared otherwise (%s); it may know them less well.",
-                    self.encoder,
-                    ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed),
-                )
+            tell_of_other_preparation(self.encoder, describe_encoder(self.encoder)["preparation"], preparation)
         if self.frozen:
             network.encoder.requires_grad_(False)
 
@@ -76,6 +70,24 @@ class Start:
             for name in names
             if self.layer_decay < 1
         }
+
+
+def tell_of_other_preparation(encoder: str, before: Mapping[str, Any], preparation: Preparation) -> None:
+    """Warn where images were prepared otherwise than those that an encoder was pretrained on.
+
+    Args:
+        encoder: What it is called in the message.
+        before: How its images were prepared, as ``Preparation.to_dict`` tells.
+        preparation: How these are.
+    """
+    now = preparation.to_dict()
+    changed = sorted(key for key in now if before.get(key) != now[key])
+    if changed:
+        logger.warning(
+            "%s: was pretrained on images prepared otherwise (%s); it may know them less well.",
+            encoder,
+            ", ".join(f"{key} {before.get(key)}, now {now[key]}" for key in changed),
+        )
 
 
 def layers_of(encoder: Encoder) -> list[list[str]]:

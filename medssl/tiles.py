@@ -1,4 +1,4 @@
-"""Small parts of images, all of a batch at once: cut out, told from background, normalised, enlarged for an encoder."""
+"""Small parts of images, all of a batch at once: cut out, told from background, normalised, enlarged, laid out."""
 
 from collections.abc import Sequence
 
@@ -48,3 +48,11 @@ def enlarged(tile: Tensor, stride: int) -> Tensor:
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """Interpolate (R, C, *side) linearly to (R, C, *size)."""
     return F.interpolate(x, size=list(size), mode="trilinear" if x.ndim == 5 else "bilinear", align_corners=False)
+
+
+def mosaic(tile: Tensor, cells: int) -> Tensor:
+    """Lay tiles (B, cells**dims, C, *side) out in order, (B, C, *cells side)."""
+    dims = tile.ndim - 3
+    x = tile.reshape(len(tile), *[cells] * dims, *tile.shape[2:])
+    order = [0, 1 + dims, *[axis for a in range(dims) for axis in (1 + a, 2 + dims + a)]]
+    return x.permute(order).reshape(len(tile), tile.shape[2], *[cells * n for n in tile.shape[3:]])

@@ -1,9 +1,10 @@
 """Tiles are what slicing gives, one by one."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from medssl.tiles import cut, enlarged, normalised, textured
+from medssl.tiles import cut, enlarged, mosaic, normalised, textured
 
 
 def image(*shape: int) -> Tensor:
@@ -43,3 +44,11 @@ def test_tiles_are_enlarged_to_at_least_two_strides_and_left_alone_where_they_fi
     tile = image(1, 1, 5, 9)
     assert enlarged(tile, 4).shape == (1, 1, 8, 12)
     assert enlarged(image(1, 1, 8, 12), 4).shape == (1, 1, 8, 12)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_tiles_laid_out_again_are_the_image(dims: int) -> None:
+    x = image(2, 3, *[6, 9, 12][:dims])
+    side = [n // 3 for n in x.shape[2:]]
+    start = torch.cartesian_prod(*[torch.arange(3) * n for n in side]).expand(2, -1, -1)
+    assert torch.equal(mosaic(cut(x, start, side), 3), x)

@@ -19,7 +19,7 @@ from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.method_file import TrainedMethod, load_method
 from medssl.networks import build_encoder
-from medssl.report.audit import controls_chart, probes_chart
+from medssl.report.audit import controls_chart, controls_table, probes_chart
 from medssl.report.page import Section, html_report
 from medssl.report.task import task_picture
 from medssl.sample import Batch
@@ -101,7 +101,7 @@ def page(trained: TrainedMethod, judgement: Judgement, probes: pd.DataFrame, bat
     html_report(
         f"Shortcut audit of {trained.name}",
         [
-            Section("What the network used", used, judgement.table, [pictures / "controls.png"]),
+            Section("What the network used", used, controls_table(judgement), [pictures / "controls.png"]),
             Section("What its features tell", told, probes, [pictures / "probes.png"]),
             Section("The controls", "What the network sees: as it is, without the cue, with the sham.", None, shown),
         ],

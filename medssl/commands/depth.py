@@ -14,7 +14,7 @@ from medssl.depth_results.surface import SceneOptions
 from medssl.errors import InputError
 from medssl.files import content_hash, value_hash
 from medssl.method_file import METHOD, TrainedMethod, load_method
-from medssl.tracking import Tracker, open_tracker, ui_command
+from medssl.tracking import Tracker, hashed, open_tracker, ui_command
 from medssl.training import Precision, use_bf16
 from medssl.video_inference import DepthInference, depth_method
 from medssl.weights import find_folder
@@ -76,7 +76,7 @@ def depth(
         device: cpu, cuda, or auto.
         jobs: Processes that prepare recordings; -1 is one per core.
     """
-    folder = _method_folder(model)
+    folder = method_folder(model)
     trained = load_method(folder)
     method, preparation = depth_method(trained, model)
     scene = SceneOptions(voxel, views, mesh, fly_frames)
@@ -112,7 +112,7 @@ def depth(
         )
 
 
-def _method_folder(model: str) -> Path:
+def method_folder(model: str) -> Path:
     """The method's folder, also where the folder of its pretraining is given."""
     inside = Path(model) / METHOD.name
     return inside if METHOD.inside(inside) else find_folder(model, METHOD)[0]
@@ -154,7 +154,7 @@ def _look(
     trained: TrainedMethod,
 ) -> DepthSummary:
     """Make one recording's results in a run of their own."""
-    with tracker.run(data.names[i]) as run:
+    with tracker.run(hashed(data.names[i])) as run:
         run.log_params(
             {
                 "method": trained.name,

@@ -25,9 +25,11 @@ from medssl.networks.encoder import Encoder
 from medssl.pretrained import PretrainedEncoder, load_pretrained
 from medssl.report.neighbours import neighbours_picture
 from medssl.report.page import Section, html_report
+from medssl.start import tell_of_other_preparation
 from medssl.tracking import open_tracker, ui_command
 
 _QUERIES = 6
+_SUMMARY = ("dice/mean", "accuracy", "balanced_accuracy", "auc", "recall", "ndcg")  # come first
 
 
 def probe(
@@ -74,6 +76,7 @@ def probe(
     """
     trained = load_pretrained(encoder)
     prepared = _prepared(data, out / "prepared", trained, reading, label_set, jobs)
+    tell_of_other_preparation(encoder, trained.preparation.to_dict(), prepared.preparation)
     if classes is not None:
         prepared = classified(prepared, classes)
     parts = _split(prepared, split, test_share, seed)
@@ -101,17 +104,25 @@ def probe(
             run.log_metrics({f"{name.replace(' ', '_')}/{key}": v for key, v in scores.items() if v == v}, 0)
         table = pd.DataFrame(rows, columns=["encoder", "probe", "score", "value"])
         write_table(out / "probe.csv", table)
-        wide = table.pivot_table(index=["probe", "score"], columns="encoder", values="value", sort=False).reset_index()
+        wide = table.pivot_table(index=["probe", "score"], columns="encoder", values="value", sort=False)
+        wide = wide.reset_index().rename_axis(columns=None)  # the page would show the axis' name as one column more
+        summary = wide["score"].isin(_SUMMARY)
         html_report(
             "What the frozen encoder knows",
-            [Section("Scores", f"{len(train)} scans to fit, {len(test)} to test.", wide, pictures)],
+            [
+                Section(
+                    "Scores",
+                    f"{len(train)} scans to fit, {len(test)} to test.",
+                    pd.concat([wide[summary], wide[~summary]]),
+                    pictures,
+                )
+            ],
             out / "report.html",
         )
         run.log_table(table, "probe")
         run.log_file(out / "report.html")
     if rows:
-        means = wide[wide["score"].isin(["dice/mean", "accuracy", "balanced_accuracy", "auc", "recall", "ndcg"])]
-        show(rich_table(means.round(3).astype(str), "Frozen features"))
+        show(rich_table(wide[summary].round(3).astype(str), "Frozen features"))
     else:
         print(
             f"{data}: nothing can be scored: at least {FEWEST} scans of each part need a class, or some of each a "

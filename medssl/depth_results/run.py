@@ -1,6 +1,5 @@
 """One recording through a method of depth: every result, what was left out, and a page about it."""
 
-import platform
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -21,8 +20,9 @@ from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
 from medssl.evaluation.trajectory import write_kitti, write_tum
 from medssl.files import read_json, write_json
+from medssl.memory import peak_memory_mib
 from medssl.report.page import Section, html_report
-from medssl.tracking import RunLike
+from medssl.tracking import RunLike, hashed
 from medssl.video_inference import DepthInference
 
 _FOLDERS = ("depth", "valid", "pictures")
@@ -162,7 +162,8 @@ def _write_scores(scores: Scores, out: Path, run: RunLike) -> None:
     ):
         if table is not None:
             write_table(out / f"{name}.csv", table)
-            run.log_table(table, name)
+            names = {column: table[column].map(hashed) for column in ("scan", "subject") if column in table}
+            run.log_table(table.assign(**names), name)
 
 
 def _numbers(maps: DepthMaps, scores: Scores, scene: Scene) -> dict[str, float]:
@@ -185,16 +186,6 @@ def _speed(inference: DepthInference, frames: int, seconds: float) -> dict[str, 
     if inference.device.type == "cuda":
         numbers["peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated(inference.device) / 2**20
     return numbers
-
-
-def peak_memory_mib() -> float | None:
-    """The most memory that this process has held, MiB; ``None`` where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**20 if platform.system() == "Darwin" else 2**10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _sentences(maps: DepthMaps, numbers: dict[str, float]) -> list[str]:
@@ -242,4 +233,4 @@ def _page(
         Section("Left out", left_out),
         Section("Numbers", "", rows),
     ]
-    html_report(f"Depth of {maps.data.names[maps.i]}", sections, out / "report.html")
+    html_report("Depth of a recording", sections, out / "report.html")

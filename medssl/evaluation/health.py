@@ -145,7 +145,7 @@ def collapse(
             their length, whatever the image; then ``least_spread`` should be smaller too.
         least_spread: Least standard deviation per dimension, as a share of the healthy 1/sqrt(D); images that are
             much alike, as brain scans are, may start at a few hundredths.
-        least_rank: Least effective rank, as a share of the possible min(N, D).
+        least_rank: Least effective rank, as a share of the possible min(N, D); N - 1 where they are centred.
         least_entropy: Least entropy of the clusters, see ``cluster_entropy``.
     """
     z = as_embeddings(z)
@@ -158,9 +158,10 @@ def collapse(
             "images differ, and that what keeps samples apart (negatives, stop-gradient, centring, redundancy) is on."
         )
     rank = effective_rank(z - z.mean(0) if centre else z)
-    if rank < max(_FEWEST_DIMENSIONS, least_rank * min(n, dimensions)):
+    possible = min(n - 1 if centre else n, dimensions)  # two points without their mean lie on a line, whatever they are
+    if possible > 1 and rank < max(_FEWEST_DIMENSIONS, least_rank * possible):
         return (
-            f"Collapse to few dimensions: the effective rank is {rank:.1f} of at most {min(n, dimensions)}. Try a "
+            f"Collapse to few dimensions: the effective rank is {rank:.1f} of at most {possible}. Try a "
             "larger weight of what decorrelates features, stronger or more varied augmentation, a larger batch, or a "
             "projector with another layer."
         )

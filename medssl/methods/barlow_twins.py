@@ -4,6 +4,8 @@ Zbontar, Jing, Misra, LeCun, Deny, "Barlow Twins: Self-Supervised Learning via R
 https://arxiv.org/abs/2103.03230, algorithm 1.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -56,6 +58,16 @@ class BarlowTwins(Method):
             "invariance": invariance.detach(),
             "redundancy": redundancy.detach(),
         }
+
+    def check(self, images: int, channels: int, patch_size: Sequence[int]) -> None:
+        """Refuse a single image: features that tell nothing apart cannot correlate."""
+        if images < 2:
+            raise InputError(f"Barlow Twins compares images: it needs at least 2, got {images}. Add images.")
+
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Give each image and its two views, whose embeddings should be one."""
+        a, b = self.views(batch["image"], batch["seed"]).unbind(1)
+        return {"image": batch["image"], "view a": a, "view b": b}
 
 
 def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from medssl.method import Method
 from medssl.networks.encoder import Encoder
 from medssl.networks.heads import classifier
 from medssl.sample import Batch, require
-from medssl.tiles import cut, enlarged, normalised, resized, textured
+from medssl.tiles import cut, enlarged, mosaic, normalised, resized, textured
 
 
 class Grid(NamedTuple):
@@ -148,8 +148,8 @@ class ContextPrediction(Method):
             found = self.logits(patch).argmax(-1)
         return {
             "image": batch["image"],
-            "target": mosaic(patch[:, 0], place[:, 0]),
-            "prediction": mosaic(patch[:, 0], found[:, 0]),
+            "target": in_place(patch[:, 0], place[:, 0]),
+            "prediction": in_place(patch[:, 0], found[:, 0]),
         }
 
     def grid(self, crop: Sequence[int]) -> Grid:
@@ -239,13 +239,11 @@ def without_green_to_magenta(patch: Tensor) -> Tensor:
     return patch - a * (a * patch).sum(1, keepdim=True) / 6
 
 
-def mosaic(patch: Tensor, place: Tensor) -> Tensor:
+def in_place(patch: Tensor, place: Tensor) -> Tensor:
     """Lay (B, 1 + N, C, *side) out, the centre first and neighbours at ``place`` (B, N): (B, C, *3 side)."""
-    dims, cells = patch.ndim - 3, 3 ** (patch.ndim - 3)
+    cells = 3 ** (patch.ndim - 3)
     cell = place + (place >= cells // 2).long()  # the centre's cell is not among the neighbours
     cell = torch.cat([torch.full_like(cell[:, :1], cells // 2), cell], dim=1)
     canvas = patch.new_zeros(len(patch), cells, *patch.shape[2:])
     canvas[torch.arange(len(patch), device=patch.device).unsqueeze(1), cell] = patch
-    canvas = canvas.view(len(patch), *[3] * dims, *patch.shape[2:])  # (B, 3, .., 3, C, *side)
-    order = [0, 1 + dims, *[axis for a in range(dims) for axis in (1 + a, 2 + dims + a)]]
-    return canvas.permute(order).reshape(len(patch), patch.shape[2], *[3 * n for n in patch.shape[3:]])
+    return mosaic(canvas, 3)

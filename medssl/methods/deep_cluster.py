@@ -228,6 +228,10 @@ class DeepCluster(Method):
             pictures["edges of the view"] = edges(view).norm(dim=1, keepdim=True)
         return pictures
 
+    def clusters(self) -> tuple[Tensor, int] | None:
+        """Give the assignments and k, once there are some."""
+        return None if self.clusterings == 0 else (self.assignments, len(self.sizes))
+
     def state_scores(self) -> dict[str, float]:
         """Describe the clustering; nothing before the first.
 

@@ -24,7 +24,7 @@ from medssl.method import Method
 from medssl.networks.encoder import Encoder
 from medssl.networks.heads import classifier
 from medssl.sample import Batch, require
-from medssl.tiles import cut, enlarged, normalised, textured
+from medssl.tiles import cut, enlarged, mosaic, normalised, textured
 
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue in luminance, ITU-R BT.601
 _ENUMERATED = 9  # all orders of up to 9 tiles are candidates, 362,880; of more tiles, _CANDIDATES random ones
@@ -277,11 +277,3 @@ def binary(logits: Tensor, target: Tensor, kept: Tensor) -> Tensor:
     """Average the logistic loss of (B, P, T, ...) over what is ``kept``."""
     cost = F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
     return weighted_mean(cost.flatten(), kept.expand_as(cost).flatten())
-
-
-def mosaic(tile: Tensor, cells: int) -> Tensor:
-    """Lay tiles (B, T, C, *side) out in order, (B, C, *cells side)."""
-    dims = tile.ndim - 3
-    x = tile.view(len(tile), *[cells] * dims, *tile.shape[2:])
-    order = [0, 1 + dims, *[axis for a in range(dims) for axis in (1 + a, 2 + dims + a)]]
-    return x.permute(order).reshape(len(tile), tile.shape[2], *[cells * n for n in tile.shape[3:]])

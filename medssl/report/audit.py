@@ -1,4 +1,4 @@
-"""What the shortcut audit found, as charts: scores under each control, and what features tell."""
+"""What the shortcut audit found, as charts and a table: scores under each control, and what features tell."""
 
 from pathlib import Path
 
@@ -11,6 +11,20 @@ from medssl.report.figures import arm_color, save
 
 _ROW_INCHES = 0.5
 _CONTROL, _SHAM, _USED = arm_color(0), "#888888", arm_color(5)
+
+
+def controls_table(judgement: Judgement) -> pd.DataFrame:
+    """Lay out, for each control, its score and its sham's, what it takes, and whether its cue was used."""
+    return pd.DataFrame(
+        {
+            "control": row.control,
+            f"{judgement.measure} without the cue": f"{row.score:.3f} ({row.low:.3f} to {row.high:.3f})",
+            "with the sham": f"{row.sham:.3f} ({row.sham_low:.3f} to {row.sham_high:.3f})",
+            "taken of what was learnt": f"{100 * max(row.share, 0):.0f} %" if judgement.learnt else "–",
+            "used": "yes" if row.used else "no" if judgement.learnt else "–",
+        }
+        for row in judgement.table.itertuples()
+    )
 
 
 def controls_chart(judgement: Judgement, path: Path) -> None:

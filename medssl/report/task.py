@@ -18,12 +18,12 @@ _TILE_INCHES = 1.9
 _FLAT = 1e-6  # least range of greys
 
 _MEASURES = {
-    "std": "spread of directions (σ per dimension)",
-    "effective_rank": "effective rank",
-    "uniformity": "uniformity (lower is more even)",
-    "alignment": "alignment of two views (lower is closer)",
-    "found_again": "images found again by another view",
-    "cluster_entropy": "entropy of cluster sizes",
+    "health/std": "spread of directions (σ per dimension)",
+    "health/effective_rank": "effective rank",
+    "health/uniformity": "uniformity (lower is more even)",
+    "health/alignment": "alignment of two views (lower is closer)",
+    "health/found_again": "images found again by another view",
+    "clusters/entropy": "evenness of cluster sizes (0: one holds all)",
 }
 
 
@@ -31,9 +31,9 @@ def task_picture(pictures: Mapping[str, Tensor], path: Path, title: str = "", ro
     """Draw what a method shows of its task: a row per sample, a column per name, one range of greys along a row.
 
     Args:
-        pictures: (B, C, *spatial) each, of equal B; of a volume the middle slice across the last axis is shown, its
-            second axis upwards; that of a 2D image runs down, as in pictures, and three channels are red, green and
-            blue.
+        pictures: (B, C, *spatial) each, of equal B; of a RAS volume the middle axial slice is shown, the patient's left
+            on the right; the second axis of a 2D image runs down, as in pictures, and its three channels are red, green
+            and blue.
         path: The picture, for example a .png.
         title: Stands above.
         rows: Most samples that are drawn.
@@ -53,10 +53,14 @@ def task_picture(pictures: Mapping[str, Tensor], path: Path, title: str = "", ro
         for axes, (name, tile) in zip(grid[row], tiles.items(), strict=True):
             shown = np.clip((tile - low) / max(high - low, _FLAT), 0, 1)
             axes.imshow(shown, "gray", vmin=0, vmax=1, origin="lower" if pictures[name].ndim == 5 else "upper")
+            if pictures[name].ndim == 5:
+                axes.invert_xaxis()
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(name, fontsize=10)
     figure.suptitle(title, fontsize=11)
+    if any(images.ndim == 5 for images in pictures.values()):
+        figure.supxlabel("middle axial slices, patient's left on the right", fontsize=8)
     save(figure, path)
 
 
@@ -64,13 +68,14 @@ def representation_picture(history: pd.DataFrame, path: Path) -> None:
     """Draw the losses of training and of held-out crops, and each measure of health, by step.
 
     Args:
-        history: One row per epoch with ``step``, ``train/<loss>``, ``held_out/<loss>`` and ``health/<measure>``.
+        history: One row per epoch with ``step``, ``train/<loss>``, ``held_out/<loss>``, ``health/<measure>`` and
+            ``clusters/entropy``, as far as there are.
         path: The picture.
 
     Raises:
         InputError: The history has nothing to draw.
     """
-    measures = [name for name in _MEASURES if f"health/{name}" in history]
+    measures = [name for name in _MEASURES if name in history]
     if "train/loss" not in history and not measures:
         raise InputError(f"The history has neither train/loss nor health/...; it has {', '.join(history.columns)}.")
     panels = 1 + len(measures)
@@ -83,7 +88,7 @@ def representation_picture(history: pd.DataFrame, path: Path) -> None:
     figures[0].legend(frameon=False, fontsize=9)
     figures[0].set_title("loss", fontsize=11)
     for axes, name in zip(figures[1:], measures, strict=True):
-        _line(axes, history, f"health/{name}", arm_color(2))
+        _line(axes, history, name, arm_color(2))
         axes.set_title(_MEASURES[name], fontsize=11)
     for axes in figures:
         axes.set_xlabel("optimiser step")

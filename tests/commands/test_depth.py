@@ -16,7 +16,7 @@ from medssl.depth_results import pictures
 from medssl.method_file import TrainedMethod, save_method
 from medssl.methods import VIDEO, build_pretext, build_video_method
 from medssl.networks import build_encoder
-from medssl.tracking import find_runs
+from medssl.tracking import find_runs, load_table
 
 ENCODER = {"channels": [4, 8], "norm": "group"}
 QUICK = ["--mesh", "false", "--fly_frames", "0", "--overlay", "false", "--device", "cpu", "--jobs", "1"]
@@ -53,6 +53,8 @@ def test_a_recording_is_done_once_and_logged(tmp_path: Path, capsys: pytest.Capt
     assert "Lengths in mm" in capsys.readouterr().out
     found = find_runs(store, "depth")[-1]
     assert found.status == "FINISHED" and found.params["method"] == "stub"
+    table = load_table(store, found.run_id, "metrics")
+    assert not set(table["subject"]) & {"data", "video0"} and "data" not in found.name and "video0" not in found.name
     assert found.metrics["share_with_pose"] == 1 and found.metrics["depth/abs_rel"] < 1e-6
     before = (tmp_path / "out" / "summary.json").stat().st_mtime_ns
     assert main([*words[:1], str(model / "method"), *words[2:]]) == 0  # the method's own folder is the same

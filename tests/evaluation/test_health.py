@@ -176,3 +176,8 @@ def test_what_all_embeddings_share_hides_their_rank_until_it_is_taken_away():
     z = 0.01 * torch.randn(40, 8, generator=torch.Generator().manual_seed(0)) + 1
     assert "few dimensions" in str(collapse(z, least_spread=1e-3))
     assert collapse(z, centre=True, least_spread=1e-3) is None
+
+
+def test_two_embeddings_lie_on_a_line_and_are_no_collapse():
+    assert collapse(normal(2, 8), centre=True) is None
+    assert "at most 2" in collapse(normal(3, 1) @ normal(1, 8, 2), centre=True)

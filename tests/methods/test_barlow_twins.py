@@ -10,6 +10,8 @@ from torch import Tensor
 from medssl.errors import InputError
 from medssl.methods.barlow_twins import BarlowTwins, cross_correlation
 from medssl.networks import build_network
+from medssl.networks.unet import UNetEncoder
+from medssl.sample import Batch
 from medssl.views import Views
 
 
@@ -60,6 +62,38 @@ def test_two_processes_give_the_gradient_of_one_with_both_batches(tmp_path: Path
     alone = gradient(x)
     found = in_processes(lambda process: gradient(x[4 * process : 4 * process + 4]), tmp_path)
     torch.testing.assert_close(sum(found) / 2, alone, atol=1e-5, rtol=1e-4)  # the average is what DDP applies
+
+
+def small() -> BarlowTwins:
+    torch.manual_seed(0)
+    return BarlowTwins(UNetEncoder(1, 2, (4, 8)), width=8)
+
+
+def batch(count: int = 4) -> Batch:
+    images = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    return {"image": images, "seed": torch.arange(count) + 1}
+
+
+def test_encoder_and_projector_learn_in_two_processes_as_in_one_with_both_batches(tmp_path: Path) -> None:
+    def gradient(rows: slice) -> Tensor:
+        method = small()
+        method.loss({key: value[rows] for key, value in batch(6).items()})["loss"].backward()
+        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+    alone = gradient(slice(0, 6))
+    found = in_processes(lambda process: gradient(slice(3 * process, 3 * process + 3)), tmp_path)
+    torch.testing.assert_close(sum(found) / 2, alone, atol=1e-4, rtol=1e-3)
+
+
+def test_an_image_is_shown_with_its_two_different_views() -> None:
+    shown = small().show(batch())
+    assert list(shown) == ["image", "view a", "view b"] and not torch.equal(shown["view a"], shown["view b"])
+
+
+def test_refuses_a_single_image() -> None:
+    with pytest.raises(InputError, match="compares images: it needs at least 2, got 1"):
+        small().check(1, 1, (16, 16))
+    small().check(2, 1, (16, 16))
 
 
 def test_refuses_a_batch_of_one() -> None:

@@ -9,7 +9,7 @@ from processes import in_processes
 from torch import Tensor
 
 from medssl.errors import InputError
-from medssl.methods.context_prediction import ContextPrediction, directions, mosaic, without_green_to_magenta
+from medssl.methods.context_prediction import ContextPrediction, directions, in_place, without_green_to_magenta
 from medssl.networks.unet import UNetEncoder
 from medssl.sample import Batch
 
@@ -155,7 +155,7 @@ def test_projection_leaves_nothing_between_green_and_magenta() -> None:
 
 def test_the_picture_of_the_answer_shows_each_patch_in_its_place() -> None:
     patch = torch.arange(1.0, 4.0).view(1, 3, 1, 1, 1).expand(1, 3, 1, 2, 2)
-    shown = mosaic(patch, torch.tensor([[0, 4]]))  # up left, and right of the centre
+    shown = in_place(patch, torch.tensor([[0, 4]]))  # up left, and right of the centre
     assert shown[0, 0, ::2, ::2].tolist() == [[2, 0, 0], [0, 1, 3], [0, 0, 0]]
 
 

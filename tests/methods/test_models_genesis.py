@@ -173,6 +173,38 @@ def test_a_sample_is_distorted_alike_in_any_batch(dims: int) -> None:
         torch.testing.assert_close(method.distort(image[i : i + 1], seeds(1, i + 1)), together[i : i + 1])
 
 
+def test_a_scan_is_shuffled_and_bent_before_noise_is_painted_over_it() -> None:
+    image, always = images(2, 40, 40), {"nonlinear": 1.0, "shuffling": 1.0, "painting": 1.0}
+    draw = generators(seeds(2))
+    expected = paint(bend(shuffle(image, draw, 1.0), draw, 1.0), draw, 1.0)
+    assert torch.equal(small(2, **always).distort(image, seeds(2)), expected)
+
+
+def test_each_distortion_happens_as_often_as_in_the_paper() -> None:
+    count = 500
+    image = torch.arange(900.0).view(1, 1, 30, 30).expand(count, -1, -1, -1)
+
+    def distorted(**off: float) -> Tensor:
+        return small(2, **off).distort(image, seeds(count))
+
+    def share(of: Tensor) -> float:
+        return float(of.float().mean())
+
+    bent = distorted(shuffling=0, painting=0)
+    falling = bent[:, 0, 0, 0] > bent[:, 0, -1, -1]
+    changed = (bent != image).flatten(1).any(1)
+    assert share(changed) == pytest.approx(0.9, abs=0.05)
+    assert share(falling[changed]) == pytest.approx(0.5, abs=0.08)
+    shuffled = (distorted(nonlinear=0, painting=0) != image).flatten(1).any(1)
+    assert share(shuffled) == pytest.approx(0.5, abs=0.08)
+    painted = (distorted(nonlinear=0, shuffling=0) != image).flatten(1).float().mean(1)
+    assert share(painted > 0) == pytest.approx(0.9, abs=0.05)
+    outside = small(2, nonlinear=0, shuffling=0, painting=1, outer=1).distort(image, seeds(count))
+    corner = (outside != image)[:, 0, 0, 0]  # painted unless a box that is left covers it
+    at_corner = (distorted(nonlinear=0, shuffling=0, painting=1) != image)[:, 0, 0, 0]
+    assert share(at_corner) / share(corner) == pytest.approx(0.8, abs=0.08)
+
+
 def test_probabilities_of_zero_leave_the_image_alone() -> None:
     image = images(3, 24, 24)
     assert torch.equal(small(2, nonlinear=0, shuffling=0, painting=0).distort(image, seeds(3)), image)

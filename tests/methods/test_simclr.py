@@ -74,6 +74,17 @@ def test_two_processes_give_the_gradient_of_one_with_both_batches(tmp_path: Path
     torch.testing.assert_close(sum(found) / 2, alone, atol=1e-5, rtol=1e-4)  # the average is what DDP applies
 
 
+def test_encoder_and_projector_learn_in_two_processes_as_in_one_with_both_batches(tmp_path: Path) -> None:
+    def gradient(rows: slice) -> Tensor:
+        method = small()
+        method.loss({key: value[rows] for key, value in batch(4).items()})["loss"].backward()
+        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+    alone = gradient(slice(0, 4))
+    found = in_processes(lambda process: gradient(slice(2 * process, 2 * process + 2)), tmp_path)
+    torch.testing.assert_close(sum(found) / 2, alone, atol=1e-5, rtol=1e-3)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_chunks_give_the_loss_and_the_gradient_of_the_large_batch(dims: int) -> None:
     whole, chunked = small(dims), small(dims, chunk=3)

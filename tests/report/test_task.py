@@ -46,6 +46,17 @@ def test_a_picture_stands_upright_and_a_slice_of_a_volume_has_its_second_axis_up
         assert (light < dark) == (bright == "above"), name
 
 
+def test_the_left_of_a_volume_stands_on_the_right_and_that_is_said(tmp_path: Path) -> None:
+    volume = torch.zeros(1, 1, 16, 16, 3)
+    volume[:, :, :8] = 1  # the patient's left half, as the first axis runs to the right
+    task_picture({"input": volume}, tmp_path / "volume.png")
+    task_picture({"input": volume[..., 0]}, tmp_path / "picture.png")
+    for name, bright in (("volume", "right"), ("picture", "left")):
+        grey = np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"))
+        dark = np.flatnonzero((grey < 10).mean(axis=0) > 0.3).mean()
+        assert (dark < grey.shape[1] / 2) == (bright == "right"), name
+
+
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one named batch"):
         task_picture({}, tmp_path / "task.png")
@@ -57,7 +68,7 @@ def test_a_history_is_drawn_with_a_panel_per_measure(tmp_path: Path) -> None:
     steps = [100, 200, 300]
     history = pd.DataFrame({"step": steps, "train/loss": [3.0, 2, 1], "held_out/loss": [3.0, 2.5, 2.4]})
     representation_picture(history, tmp_path / "loss.png")
-    measures = {f"health/{name}": [0.1, 0.2, 0.3] for name in ("std", "effective_rank", "uniformity", "alignment")}
-    representation_picture(history.assign(**measures), tmp_path / "all.png")
+    measures = {f"health/{name}": [0.1, 0.2, 0.3] for name in ("std", "effective_rank", "uniformity")}
+    representation_picture(history.assign(**measures, **{"clusters/entropy": [0.9, 0.8, 0.9]}), tmp_path / "all.png")
     loss, every = (Image.open(tmp_path / name) for name in ("loss.png", "all.png"))
     assert every.width == 3 * loss.width and every.height == 2 * loss.height
