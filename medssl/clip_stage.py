@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from medssl.clip_training import ClipTraining
-from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.method_file import TrainedMethod, load_method
 from medssl.stages import stage
 from medssl.tracking import RunLike
+from medssl.train_video import Recordings
 
 
 def train_once(
-    asked: ClipTraining, training: PreparedRecordings, held_out: PreparedRecordings | None, folder: Path, run: RunLike
+    asked: ClipTraining, training: Recordings, held_out: Recordings | None, folder: Path, run: RunLike
 ) -> TrainedMethod:
     """Train into ``folder``, unless that was done with the same settings and data; returns the method, in evaluation.
 

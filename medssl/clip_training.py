@@ -21,7 +21,7 @@ from medssl.report.curves import losses_picture
 from medssl.report.page import Section, html_report
 from medssl.sample import Batch
 from medssl.tracking import RunLike
-from medssl.train_video import VideoRecipe, train_video
+from medssl.train_video import Recordings, VideoRecipe, train_video
 from medssl.video_method import VideoMethod
 
 
@@ -64,8 +64,8 @@ class ClipTraining:
     def train(
         self,
         learner: VideoMethod,
-        training: PreparedRecordings,
-        held_out: PreparedRecordings | None,
+        training: Recordings,
+        held_out: Recordings | None,
         out: Path,
         run: RunLike,
     ) -> pd.DataFrame:
@@ -76,7 +76,8 @@ class ClipTraining:
         Args:
             learner: What ``learner`` gave.
             training: The recordings that clips are taken from.
-            held_out: Recordings of other subjects, to watch; without, some of ``training`` are watched.
+            held_out: Recordings of other subjects, to watch; without, some of ``training`` are watched. Scores of whole
+                recordings are of prepared ones alone.
             out: Folder of the training.
             run: Where losses, pictures and what is kept are logged.
 
@@ -86,6 +87,8 @@ class ClipTraining:
         Raises:
             InputError: The recordings lack what the method learns from, or the two share a subject.
         """
+        watched = held_out or training
+        points = self.recipe.held_out_points
         with clocked(out / COST):
             history = train_video(
                 learner,
@@ -97,7 +100,7 @@ class ClipTraining:
                 seed=self.seed,
                 log=run.log_metrics,
                 look=_Pictures(out / "pictures", run),
-                scores=clip_scores(learner, held_out or training, self.recipe.held_out_points),
+                scores=clip_scores(learner, watched, points) if isinstance(watched, PreparedRecordings) else None,
             )
         self._keep(learner, training, run, out)
         _page(history, self.method, len(training), held_out is not None, out)
@@ -113,7 +116,7 @@ class ClipTraining:
             return dict(self.encoder_arguments)
         return {"norm": "group"} if "norm" in encoder_parameters(self.encoder) else {}
 
-    def _keep(self, learner: VideoMethod, data: PreparedRecordings, run: RunLike, out: Path) -> None:
+    def _keep(self, learner: VideoMethod, data: Recordings, run: RunLike, out: Path) -> None:
         """Write the encoder, for other networks, and the whole method, for its own task."""
         arguments = (dict(self.method_arguments), self.encoder, self._encoder_arguments)
         trained = TrainedMethod(learner, self.method, *arguments, data.preparation, vars(self.recipe))

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch.utils.data import default_collate
 
 from medssl.data.clips import ClipDataset
+from medssl.data.crops import Samples
 from medssl.data.prepared_recordings import PreparedRecordings
+from medssl.data.streamed_clips import StreamedClips
+from medssl.data.streamed_recordings import StreamedRecordings
 from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
 from medssl.method import Method
@@ -18,6 +20,7 @@ from medssl.sample import Batch
 from medssl.training import Precision, fit, use_bf16
 from medssl.video_method import VideoMethod
 
+Recordings = PreparedRecordings | StreamedRecordings
 VideoLook = Callable[[VideoMethod, list[Batch]], None]
 VideoScores = Callable[[VideoMethod], Mapping[str, float]]
 
@@ -37,6 +40,9 @@ class VideoRecipe:
         held_out_points: Share of structure from motion's points that are never learnt from, to judge by.
         precision: ``"auto"``, ``"bf16"`` or ``"fp32"``.
         workers: Processes that read clips.
+        clips_per_segment: Clips of streamed recordings that are taken from each stretch of video, which is decoded once
+            for all of them; batch_size must be a multiple.
+        segment_s: How long such a stretch is at least, seconds.
     """
 
     batch_size: int = 4
@@ -49,12 +55,14 @@ class VideoRecipe:
     held_out_points: float = 0.0
     precision: Precision = "auto"
     workers: int = 1
+    clips_per_segment: int = 2
+    segment_s: float = 4.0
 
 
 def train_video(
     method: VideoMethod,
-    train: PreparedRecordings,
-    held_out: PreparedRecordings | None,
+    train: Recordings,
+    held_out: Recordings | None,
     out: Path,
     *,
     steps: int,
@@ -89,7 +97,7 @@ def train_video(
     """
     if held_out is not None and (shared := sorted(set(held_out.subjects) & set(train.subjects))):
         raise InputError(f"Recordings of {', '.join(shared)} are both to train on and held out; split by subject.")
-    samples = ClipDataset(train, method.needs, method.pretext, seed, recipe.held_out_points)
+    samples = clips_of(train, method, recipe, seed)
     watch = ClipWatch(held_out if held_out is not None else train, method, recipe, look, scores)
     history = fit(
         method,
@@ -112,6 +120,17 @@ def train_video(
     return table
 
 
+def clips_of(data: Recordings, method: VideoMethod, recipe: VideoRecipe, seed: int) -> Samples:
+    """The clips that a method learns from, of prepared or of streamed recordings.
+
+    Raises:
+        InputError: The recordings lack what the method learns from.
+    """
+    if isinstance(data, StreamedRecordings):
+        return StreamedClips(data, method.needs, method.pretext, seed, recipe.clips_per_segment, recipe.segment_s)
+    return ClipDataset(data, method.needs, method.pretext, seed, recipe.held_out_points)
+
+
 class ClipWatch:
     """Look at a method on clips, always the same ones.
 
@@ -125,27 +144,29 @@ class ClipWatch:
 
     def __init__(
         self,
-        data: PreparedRecordings,
+        data: Recordings,
         method: VideoMethod,
         recipe: VideoRecipe,
         look: VideoLook | None = None,
         scores: VideoScores | None = None,
     ) -> None:
         self.recipe, self.look, self.scores = recipe, look, scores
-        self.samples = ClipDataset(data, method.needs, method.pretext, 0, recipe.held_out_points)
+        self.samples = clips_of(data, method, recipe, 0)
 
     def __call__(self, method: Method) -> dict[str, float]:
         """Return ``held_out/<part of the loss>``, the mean over the watched clips, and what ``scores`` says."""
         if not isinstance(method, VideoMethod):
             raise TypeError(f"Clips are watched for methods that learn from clips, not for {type(method).__name__}.")
         device = next(method.parameters()).device
-        size = min(self.recipe.batch_size, self.recipe.watched)
-        numbers = [range(first, first + size) for first in range(0, self.recipe.watched - size + 1, size)]
+        per_number = self.samples.per_number
+        watched = max(1, self.recipe.watched // per_number)
+        size = min(max(1, self.recipe.batch_size // per_number), watched)
+        numbers = [range(first, first + size) for first in range(0, watched - size + 1, size)]
         losses: dict[str, float] = {}
         batches: list[Batch] = []
         precision = torch.bfloat16 if use_bf16(self.recipe.precision) else torch.float32
         for some in numbers:
-            batch = default_collate([self.samples[number] for number in some])
+            batch = self.samples.collate([self.samples[number] for number in some])
             batches.append({name: value.to(device) for name, value in batch.items()})
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             for batch in batches:

@@ -138,12 +138,19 @@ def fit(
             callbacks=[_EndOfEpoch(checkpoint, validate, validate_first, patience, monitor), _progress()],
         )
         # Lightning counts epochs only: told a number of steps as well, it would enter the epoch of a checkpoint again.
-        per_step = accumulate * batch_size * trainer.world_size
+        numbers = samples.numbers_per(batch_size)
+        per_step = accumulate * numbers * trainer.world_size
         sampler = EpochSampler(epoch_steps, steps, per_step, trainer.global_rank, trainer.world_size)
         build = partial(_build_optimizer, method, optimizer, learning_rate, weight_decay, rate_factors or {})
         loop = _Loop(method, sampler, steps, build, warmup, identity, log)
         loader = DataLoader(
-            samples, batch_size, sampler=sampler, num_workers=workers, persistent_workers=workers > 0, pin_memory=False
+            samples,
+            numbers,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=samples.collate,
+            persistent_workers=workers > 0,
+            pin_memory=False,
         )
         try:
             trainer.fit(loop, loader, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
@@ -250,7 +257,13 @@ class _Loop(pl.LightningModule):
     def _batches_of_epoch(self) -> Iterator[Batch]:
         """Read the epoch's batches, for methods that look at them before they train on them."""
         known: Any = self.trainer.train_dataloader
-        for batch in DataLoader(known.dataset, known.batch_size, sampler=self.sampler, num_workers=known.num_workers):
+        for batch in DataLoader(
+            known.dataset,
+            known.batch_size,
+            sampler=self.sampler,
+            num_workers=known.num_workers,
+            collate_fn=known.collate_fn,
+        ):
             yield {name: value.to(self.device) for name, value in batch.items()}
 
     def on_train_batch_end(self, *_: Any) -> None:

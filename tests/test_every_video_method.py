@@ -1,6 +1,7 @@
 """What every method that learns from clips promises; new ones are found by themselves."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from medssl.video_method import CorrespondenceMethod, DepthMethod, FlowMethod, V
 
 ENCODER = {"channels": [8, 16, 16, 16], "norm": "group"}
 FRAMES = 16
+SMALL: dict[str, dict[str, Any]] = {
+    "audio_visual": {"sound_channels": [4, 8], "rate": 4000, "seconds": 0.25},
+}
+"""Arguments that make a method small enough for a test."""
 
 each = pytest.mark.parametrize("name", sorted(VIDEO))
 
@@ -43,12 +48,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedRecordings:
 
 def built(name: str) -> VideoMethod:
     torch.manual_seed(0)
-    return build_video_method(name, build_encoder("unet", 3, 2, **ENCODER))
+    return build_video_method(name, build_encoder("unet", 3, 2, **ENCODER), **SMALL.get(name, {}))
 
 
 def batch(method: VideoMethod, data: PreparedRecordings) -> Batch:
-    samples = ClipDataset(data, method.needs, method.pretext)
-    return default_collate([samples[number] for number in range(2)])
+    """Two clips; of a method that hears, with noise, as prepared recordings keep no sound."""
+    samples = ClipDataset(data, replace(method.needs, sound=None), method.pretext)
+    one: Batch = default_collate([samples[number] for number in range(2)])
+    if (sound := method.needs.sound) is not None:
+        draw = torch.Generator().manual_seed(0)
+        heard = torch.rand(2, 2, round(sound.rate * sound.seconds), generator=draw) - 0.5
+        one |= {"sound": heard[0], "other_sound": heard[1]}
+    return one
 
 
 def started(name: str, data: PreparedRecordings) -> tuple[VideoMethod, Batch]:
@@ -115,7 +126,8 @@ def test_it_answers_what_its_kind_is_asked(name: str, data: PreparedRecordings) 
 def test_a_method_that_is_read_back_has_the_same_loss(name: str, data: PreparedRecordings, tmp_path: Path) -> None:
     method, one = started(name, data)
     method.eval()
-    save_method(TrainedMethod(method, name, {}, "unet", ENCODER, data.preparation, {}), tmp_path / "method")
+    trained = TrainedMethod(method, name, SMALL.get(name, {}), "unet", ENCODER, data.preparation, {})
+    save_method(trained, tmp_path / "method")
     loaded = load_method(tmp_path / "method")
     assert loaded.preparation == data.preparation
     with torch.no_grad():

@@ -54,6 +54,7 @@ def pretrain(
     clips: VideoRecipe = VideoRecipe(),
     recording: RecordingPreparation = RecordingPreparation(),
     intrinsics: str | None = None,
+    stream: bool = False,
     seed: int = 0,
     jobs: int = -1,
 ) -> None:
@@ -88,6 +89,9 @@ def pretrain(
         recording: How recordings are prepared, where ``data`` is not prepared yet.
         intrinsics: fx,fy,cx,cy of the recordings' camera in pixels, or a file with them, where their layout does not
             tell.
+        stream: Read clips straight from the videos in place of preparing them, which takes as much disk as the frames:
+            13 GB for an hour. For methods that learn from frames alone; those that learn from sound always stream. A
+            sample decodes a stretch of ``clips.segment_s`` for ``clips.clips_per_segment`` clips.
         seed: Of the weights, the crops and all that is drawn from them.
         jobs: Processes that prepare; -1 is one per core.
     """
@@ -109,9 +113,14 @@ def pretrain(
             intrinsics,
             seed,
             jobs,
+            stream,
         )
         return
     pretext(method)
+    if stream:
+        raise InputError(
+            f"--stream is of methods that learn from clips of videos, and {method} does not: leave it out."
+        )
     prepared = prepared_images(data, out / "prepared", images, preparation, recording, jobs)
     if classes is not None:
         prepared = classified(prepared, classes)
@@ -127,7 +136,8 @@ def pretrain(
     learner.check(len(training), training.channels, recipe.patch_size)
     with torch.random.fork_rng():
         expected = estimate(learner, training, recipe)
-    print(f"{method} on {len(training)} images, {steps} steps: {expected}.")
+    minutes = expected.minutes(steps)
+    print(f"{method} on {len(training)} images, {steps} steps, about {minutes:.1f} minutes: {expected}.")
     tracker = open_tracker(out, "pretrain")
     with tracker.run(out.name) as run:
         run.log_params(

@@ -239,8 +239,8 @@ class ClipDataset(Samples):
         self.held_out_points = held_out_points
         if needs.sound is not None:
             raise InputError(
-                f"{data.root}: holds prepared recordings, which keep no sound, and this method learns from it. Give the "
-                "videos themselves: they are streamed."
+                f"{data.root}: holds prepared recordings, which keep no sound, and this method learns from it. "
+                "Give the videos themselves: they are streamed."
             )
         for i in range(len(data)):
             self._require(i)
@@ -313,8 +313,8 @@ def read_clip(
     """
     geometry = _geometry_in(data.folder(i))
     sample: Sample = {
-        "clip": _pictures([data.frame(i, t) for t in times]),
-        "valid": _masks([data.valid(i, t) for t in times]),
+        "clip": as_pictures([data.frame(i, t) for t in times]),
+        "valid": as_masks([data.valid(i, t) for t in times]),
         "frame": torch.tensor(list(times)),
         "index": torch.tensor(i),
     }
@@ -323,8 +323,8 @@ def read_clip(
     if needs.poses and geometry.poses is not None:
         sample["pose"] = torch.from_numpy(geometry.poses[list(times)]).float()
     if needs.right and geometry.right_to_left is not None and geometry.right_intrinsics is not None:
-        sample["right"] = _pictures([data.right(i, t) for t in times])
-        sample["right_valid"] = _masks([data.valid(i, t, right=True) for t in times])
+        sample["right"] = as_pictures([data.right(i, t) for t in times])
+        sample["right_valid"] = as_masks([data.valid(i, t, right=True) for t in times])
         sample["right_intrinsics"] = torch.from_numpy(geometry.right_intrinsics).float()
         sample["right_to_left"] = torch.from_numpy(geometry.right_to_left).float()
     if needs.points and geometry.observations is not None:
@@ -342,12 +342,12 @@ def _geometry_in(folder: Path) -> Geometry:
     return read_geometry(folder)
 
 
-def _pictures(frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+def as_pictures(frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
     """Stack frames (3, H, W) of bytes to (T, 3, H, W), 0 to 1."""
     return torch.from_numpy(np.stack(frames)).float() / 255
 
 
-def _masks(frames: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
+def as_masks(frames: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
     """Stack masks (H, W) to (T, 1, H, W), 0 or 1."""
     return torch.from_numpy(np.stack(frames)).float().unsqueeze(1)
 

@@ -12,20 +12,45 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Generator
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from medssl.data.prepared import PreparedDataset
+from medssl.errors import InputError
 from medssl.method import Pretext
 from medssl.patches import Slices, check_patch, pad_to, random_crop, structure_crop
-from medssl.sample import Sample
+from medssl.sample import Batch, Sample
 
 
 class Samples(Dataset[Sample]):
-    """What the training loop reads: samples 0, 1, 2, ... without end, each a pure function of its number."""
+    """What the training loop reads: samples 0, 1, 2, ... without end, each a pure function of its number.
+
+    Attributes:
+        per_number: Rows of a batch that each number gives.
+    """
+
+    per_number: int = 1
 
     @abstractmethod
     def __getitem__(self, number: int) -> Sample:
         """Read sample ``number``; its ``index`` says which scan or recording it is from."""
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Make a batch of samples: ``per_number`` rows of each."""
+        batch: Batch = default_collate(list(samples))
+        return batch
+
+    def numbers_per(self, batch_size: int) -> int:
+        """How many numbers make a batch of so many rows.
+
+        Raises:
+            InputError: No whole number does.
+        """
+        if batch_size % self.per_number:
+            raise InputError(
+                f"A batch of {batch_size} is not made of groups of {self.per_number}, as many as are read at once; let "
+                "batch_size be a multiple of that (of clips: recipe.clips_per_segment)."
+            )
+        return batch_size // self.per_number
 
     @property
     @abstractmethod

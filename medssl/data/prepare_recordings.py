@@ -86,10 +86,7 @@ def prepare_recordings(
     Raises:
         InputError: No recording can be used, or the disk is full (what was done is kept).
     """
-    sequences = sorted(sequences, key=lambda one: one.name)
-    names = [one.name for one in sequences]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"Two recordings are called '{twice[0]}': rename one of them.")
+    sequences = in_order(sequences)
     folder = out / "recordings"
     keys = [_key(one, preparation) for one in sequences]
     todo = [(one, preparation, folder / key) for one, key in zip(sequences, keys, strict=True) if _new(folder / key)]
@@ -123,6 +120,18 @@ def prepare_recordings(
     )
 
 
+def in_order(sequences: Sequence[VideoSequence]) -> list[VideoSequence]:
+    """Recordings in order of their names.
+
+    Raises:
+        InputError: Two have one name.
+    """
+    names = [one.name for one in sequences]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"Two recordings are called '{twice[0]}': rename one of them.")
+    return sorted(sequences, key=lambda one: one.name)
+
+
 def _new(folder: Path) -> bool:
     return store.read_meta(folder) is None
 
@@ -146,18 +155,63 @@ def _make(one: VideoSequence, preparation: RecordingPreparation, folder: Path) -
 
 
 def _write(one: VideoSequence, preparation: RecordingPreparation, folder: Path) -> bool:
-    chosen = list(range(0, len(one.frames), preparation.every))[: preparation.longest]
-    if len(chosen) < 2 and one.stereo is None and one.truth.flow is None:
-        raise InputError(f"{one.name}: has {len(chosen)} frame; a video needs at least 2 to learn from.")
-    mask = one.mask if one.mask is not None or not preparation.mask else find_mask(_sample(one, chosen))
-    left, right = _views(one, preparation, mask)
+    chosen = chosen_frames(one, preparation)
+    left, right = sights(one, preparation, chosen)
     with write_aside(folder) as aside:
         aside.mkdir()
-        footage = _write_frames(one, preparation, chosen, left, right, mask, aside)
-        store.write_geometry(aside, _geometry(one, chosen, left, right, footage))
+        footage = _write_frames(one, preparation, chosen, left, right, aside)
+        store.write_geometry(aside, _geometry(one, chosen, left.view, None if right is None else right.view, footage))
         meta = {"frames": len(chosen), "unit": one.unit, "notes": footage.messages()}
         write_json(aside / "meta.json", meta)
     return True
+
+
+def chosen_frames(one: VideoSequence, preparation: RecordingPreparation) -> range:
+    """Which frames of a recording are taken, ascending.
+
+    Raises:
+        InputError: They are too few to learn from.
+    """
+    chosen = range(0, len(one.frames), preparation.every)[: preparation.longest]
+    if len(chosen) < 2 and one.stereo is None and one.truth.flow is None:
+        raise InputError(f"{one.name}: has {len(chosen)} frame; a video needs at least 2 to learn from.")
+    return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What one camera's pictures become.
+
+    Attributes:
+        view: How they are sampled.
+        seen: Where they show the body, (H, W).
+        without_highlights: Whether specular highlights are left out of what is valid.
+    """
+
+    view: View
+    seen: NDArray[np.bool_]
+    without_highlights: bool
+
+    def prepared(self, frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """A recorded frame (h, w, 3) as the prepared one, (3, H, W), and where that is valid, (H, W)."""
+        picture = self.view.picture(frame)
+        if not self.without_highlights:
+            return picture, self.seen
+        return picture, self.seen & ~highlights(np.ascontiguousarray(picture.transpose(1, 2, 0)))
+
+
+def sights(one: VideoSequence, preparation: RecordingPreparation, chosen: Sequence[int]) -> tuple[Sight, Sight | None]:
+    """What the pictures of one or two cameras become; some of the chosen frames are read to find the field of view.
+
+    Raises:
+        InputError: There are two cameras without a calibration.
+    """
+    mask = one.mask if one.mask is not None or not preparation.mask else find_mask(_sample(one, chosen))
+    left, right = _views(one, preparation, mask)
+    whole = np.ones(one.frames.size, dtype=bool)
+    shining = preparation.highlights if preparation.highlights is not None else mask is not None and not mask.all()
+    first = Sight(left, left.mask(whole if mask is None else mask), shining)
+    return first, None if right is None else Sight(right, right.mask(whole), shining)
 
 
 def _sample(one: VideoSequence, chosen: Sequence[int]) -> NDArray[np.uint8]:
@@ -197,21 +251,15 @@ def _write_frames(
     one: VideoSequence,
     preparation: RecordingPreparation,
     chosen: Sequence[int],
-    left: View,
-    right: View | None,
-    mask: NDArray[np.bool_] | None,
+    left: Sight,
+    right: Sight | None,
     folder: Path,
 ) -> Footage:
     """Write every kind of frame, and say what the footage is like."""
-    whole = np.ones(one.frames.size, dtype=bool)
-    seen = left.mask(whole if mask is None else mask)
-    shining = preparation.highlights if preparation.highlights is not None else mask is not None and not mask.all()
-    _write_camera(one.frames.read(chosen), left, seen, shining, folder, ("frames", "valid"))
+    _write_camera(one.frames.read(chosen), left, folder, ("frames", "valid"))
     if right is not None and one.stereo is not None:
-        _write_camera(
-            one.stereo.frames.read(chosen), right, right.mask(whole), shining, folder, ("right", "right_valid")
-        )
-    _write_truth(one, chosen, left, folder)
+        _write_camera(one.stereo.frames.read(chosen), right, folder, ("right", "right_valid"))
+    _write_truth(one, chosen, left.view, folder)
     damaged = set(getattr(one.frames, "damaged", ()))
     places = tuple(place for place, number in enumerate(chosen) if number in damaged)
     return inspect(_Stored(folder, preparation.size, one.frames.times[list(chosen)], places))
@@ -238,24 +286,16 @@ class _Stored:
             yield store.read_frame(self.folder, "frames", index).transpose(1, 2, 0)
 
 
-def _write_camera(
-    frames: Iterator[NDArray[np.uint8]],
-    view: View,
-    seen: NDArray[np.bool_],
-    without_highlights: bool,
-    folder: Path,
-    kinds: tuple[str, str],
-) -> None:
+def _write_camera(frames: Iterator[NDArray[np.uint8]], sight: Sight, folder: Path, kinds: tuple[str, str]) -> None:
     """Write the frames of one camera and what is valid of them."""
     pictures, masks = FrameWriter(folder, kinds[0]), FrameWriter(folder, kinds[1])
     for number, frame in enumerate(frames):
-        prepared = view.picture(frame)
-        shown = np.ascontiguousarray(prepared.transpose(1, 2, 0))
-        shining = highlights(shown) if without_highlights else np.zeros_like(seen)
+        prepared, valid = sight.prepared(frame)
         pictures.add(prepared)
-        masks.add((seen & ~shining).astype(np.uint8))
+        masks.add(valid.astype(np.uint8))
         if number < _CHECKED:
-            Image.fromarray(draw_mask_check(shown, seen, shining)).save(folder / f"{kinds[1]}_{number}.png")
+            shown = np.ascontiguousarray(prepared.transpose(1, 2, 0))
+            Image.fromarray(draw_mask_check(shown, sight.seen, ~valid)).save(folder / f"{kinds[1]}_{number}.png")
     pictures.flush()
     masks.flush()
 

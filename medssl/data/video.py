@@ -1,7 +1,7 @@
 """Video in any container becomes pictures, by index and by time; FFmpeg decodes it, through PyAV."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
@@ -14,7 +14,7 @@ from medssl.data.cine import CineFrames, is_dicom
 from medssl.data.container import open_container, video_stream
 from medssl.data.frame_folder import FRAME_SUFFIXES, FrameFolder
 from medssl.data.sequence import Frames
-from medssl.data.video_track import Track, packets_from, scan, upright
+from medssl.data.video_track import Track, packets_from, scan, up_to, upright
 from medssl.errors import InputError
 from medssl.extras import require_module
 
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _WORTH_A_JUMP = 16  # frames: opening the file again takes as long as decoding some
 _UNSPECIFIED = 2  # ITU-T H.273, MatrixCoefficients
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
+_LOOKED_AT = 128  # pixels of the longer side
 _UNDERSTOOD = (
     "Understood are: a video that FFmpeg reads (.mp4, .mov, .mkv, .webm, .avi, .mpg, .ts, ...), a folder of numbered "
     f"pictures ({', '.join(FRAME_SUFFIXES)}), and a DICOM file of several frames (a cine)."
@@ -142,13 +143,40 @@ class VideoFrames:
         finally:
             walk.close()
 
-    def _walk(self, index: int) -> Generator[tuple[int, Any], None, None]:
+    def look(
+        self, indices: Sequence[int], wanted: Container[int]
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
+        """Look at ascending frames in one pass that reads no packet behind those they need.
+
+        Gives each frame small, (h, w, 3) of at most 128 pixels, turned as it is stored, and those of the ``wanted``
+        indices as ``read`` does, else ``None``.
+
+        Raises:
+            InputError: The pictures' size changes.
+        """
+        here, frame = -1, None
+        walk = self._walk(indices[0], indices[-1])
+        try:
+            for index in indices:
+                while here < index:
+                    here, frame = next(walk, (len(self), None))
+                if here == index:
+                    yield _small(frame), self._picture(index, frame) if index in wanted else None
+                else:
+                    lost = self._lost(index)
+                    yield lost, lost if index in wanted else None
+        finally:
+            walk.close()
+
+    def _walk(self, index: int, last: int | None = None) -> Generator[tuple[int, Any], None, None]:
         """Decode from the key frame on that a frame needs; gives indices, ascending, and PyAV's frames."""
         av = require_module("av", "video")
         track, start, counted = self.track, self.track.start_of(index), count()
         with open_container(self.path) as container:
             stream = video_stream(self.path, container)
-            for packet in chain(packets_from(container, stream, track, index), [None]):
+            following = packets_from(container, stream, track, index)
+            following = following if last is None else up_to(following, track, index, last)
+            for packet in chain(following, [None]):
                 try:
                     frames = stream.decode(packet)
                 except av.FFmpegError:
@@ -187,6 +215,18 @@ class VideoFrames:
                 f"{index}); one size is expected. Cut the file there, and give the parts."
             )
         return picture
+
+
+def _small(frame: Any) -> NDArray[np.uint8]:
+    """Shrink PyAV's frame to at most 128 pixels, each the mean of what it covers, as RGB (h, w, 3)."""
+    from av.video.reformatter import Interpolation
+
+    shrink = min(1.0, _LOOKED_AT / max(frame.height, frame.width))
+    height, width = (max(1, round(side * shrink)) for side in (frame.height, frame.width))
+    rgb: NDArray[np.uint8] = frame.to_ndarray(
+        format="rgb24", height=height, width=width, interpolation=Interpolation.AREA, threads=1
+    )
+    return rgb
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:

@@ -126,6 +126,19 @@ def packets_from(container: Any, stream: Any, track: Track, index: int) -> Itera
     return packets(container, stream)
 
 
+def up_to(following: Iterator[Any], track: Track, first: int, last: int) -> Iterator[Any]:
+    """Give packets up to the one that the frames of indices ``first`` to ``last`` need last; none after it is read."""
+    if not track.timed:
+        yield from following
+        return
+    end = int(track.order[first : last + 1].max())
+    for packet in following:
+        yield packet
+        index = track.index_at(packet)
+        if index is not None and track.order[index] >= end:
+            return
+
+
 def _is_key(track: Track, packet: Any, latest: int) -> bool:
     """Whether a packet is one of the key frames that the index knows, up to that of number ``latest``."""
     key = int(np.searchsorted(track.key_ticks, packet.pts))

@@ -5,6 +5,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from medssl.errors import InputError
 from medssl.method import Method
+from medssl.methods.audio_visual import AudioVisual
 from medssl.methods.barlow_twins import BarlowTwins
 from medssl.methods.classification import Classification
 from medssl.methods.colorization import Colorization
@@ -47,6 +48,7 @@ PRETEXTS: dict[str, type[Method]] = {
 """Methods that need images alone; each is built from an encoder and its own arguments."""
 
 VIDEO: dict[str, type[VideoMethod]] = {
+    "audio_visual": AudioVisual,
     "cycle_walk": CycleWalk,
     "ego_motion": EgoMotion,
     "monodepth2": Monodepth2,

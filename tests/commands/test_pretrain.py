@@ -1,21 +1,25 @@
 """Pretraining, fine-tuning and probing as a user types them, and what cannot be pretrained on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from medssl.cli import main
 from medssl.data.classes import classified
+from medssl.data.preparation import Preparation
 from medssl.data.prepared import PreparedDataset
 from medssl.methods import build_pretext
+from medssl.methods.deep_cluster import DeepCluster
 from medssl.model import load_model
 from medssl.networks import build_encoder
-from medssl.pretrain import PretrainRecipe, Watch, few_with_labels
-from medssl.pretrained import load_pretrained
+from medssl.pretrain import CollapsedError, PretrainRecipe, Watch, estimate, few_with_labels, held_out_batches
+from medssl.pretrained import PretrainedEncoder, load_pretrained, save_encoder
 
 SMALL = [
     "--encoder_arguments",
@@ -82,13 +86,22 @@ def test_a_network_is_fine_tuned_from_the_encoder(prepared_cohort: Path, finishe
         assert (a == b).all()
 
 
-def test_a_probe_compares_with_random_weights(prepared_cohort: Path, finished: Path, tmp_path: Path) -> None:
+def test_a_probe_compares_with_random_weights(
+    prepared_cohort: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ["probe", str(finished / "encoder"), "--data", str(prepared_cohort), "--out", str(tmp_path / "probe")]
     assert main([*words, "--steps", "5", "--crops", "4"]) == 0
+    assert "prepared otherwise" not in caplog.text
     table = pd.read_csv(tmp_path / "probe" / "probe.csv")
     dice = table[(table["probe"] == "segmentation") & (table["score"] == "dice/mean")]
     assert set(dice["encoder"]) == {"pretrained", "random weights"} and dice["value"].between(0, 1).all()
-    assert (tmp_path / "probe" / "report.html").is_file()
+    page = (tmp_path / "probe" / "report.html").read_text()
+    heads = page[page.index("<thead>") : page.index("</thead>")]
+    assert [name for name in ("encoder", "pretrained", "random weights") if f">{name}<" in heads] == [
+        "pretrained",
+        "random weights",
+    ]
+    assert page.index("dice/mean") < page.index("dice/Left-Box")
 
 
 def test_classes_of_scans_are_probed(cohort: Path, finished: Path, tmp_path: Path) -> None:
@@ -199,7 +212,8 @@ def test_what_a_task_cannot_be_learnt_from_is_refused(
     said = refusal(capsys, pretrain("colorization", prepared_cohort, tmp_path / "c"))
     assert "needs RGB images, 3 channels; these have 1" in said
     many = ["--method_arguments", "{k: 50}"]
-    assert "50" in refusal(capsys, pretrain("deep_cluster", prepared_cohort, tmp_path / "d", *many))
+    said = refusal(capsys, pretrain("deep_cluster", prepared_cohort, tmp_path / "d", *many))
+    assert "k=50 clusters need at least 50 images, got 5" in said
     said = refusal(capsys, pretrain("simsiam", prepared_cohort, tmp_path / "e"))
     assert "no method of pretraining 'simsiam'. Methods: barlow_twins" in said
     said = refusal(capsys, pretrain("simclr", prepared_cohort, tmp_path / "f", "--recipe.patch_size", "[16,16]"))
@@ -228,7 +242,90 @@ def test_constant_and_broken_images_are_named_and_left_out(
     nib.save(nib.Nifti1Image(constant, np.eye(4)), folder / "broken.nii.gz")
     assert pretrain("simclr", folder, tmp_path / "out", "--jobs", "1") == 0
     said = capsys.readouterr().out
-    assert "refused              2" in said and "flat" in said and "broken" in said
+    assert "refused              2" in said
+    assert "flat.nii.gz: every voxel is 7" in said and "broken.nii.gz: 1 of 8000 voxels are NaN" in said
     for name in ("s1", "s2", "s3"):
         (folder / f"{name}.nii.gz").unlink()
-    assert "at least 2" in refusal(capsys, pretrain("simclr", folder, tmp_path / "one", "--jobs", "1"))
+    for method in ("simclr", "moco", "barlow_twins"):
+        told = refusal(capsys, pretrain(method, folder, tmp_path / method, "--jobs", "1"))
+        assert "it needs at least 2, got 1. Add images." in told
+
+
+def built(name: str, **arguments: object) -> DeepCluster:
+    torch.manual_seed(0)
+    method = build_pretext(name, build_encoder("unet", 1, 3, channels=[4, 8], norm="group"), **arguments)
+    assert isinstance(method, DeepCluster)
+    return method
+
+
+def test_clusters_that_collapse_are_named_and_stop_the_training(
+    prepared_cohort: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = built("deep_cluster", k=2)
+    method.start_epoch(held_out_batches(method, data, RECIPE))
+    watch = Watch(data, replace(RECIPE, patience=2, probe_every=0))
+    assert watch(method.eval())["health/collapsed"] == 0
+    method.assignments.zero_()  # all samples in one of two clusters
+    assert watch(method)["health/collapsed"] == 1
+    assert "Collapse of the clusters: 1 of 2 are empty" in caplog.text
+    with pytest.raises(CollapsedError, match="Stopped after 2 looks in a row: Collapse of the clusters"):
+        watch(method)
+
+
+def test_an_estimate_leaves_the_method_as_it_was_and_warns_of_nothing(
+    prepared_cohort: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    method = built("deep_cluster", k=5)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    expected = estimate(method, PreparedDataset(prepared_cohort), RECIPE, steps=1)
+    assert not recwarn.list
+    assert all(torch.equal(v, before[n]) or v.isnan().all() for n, v in method.state_dict().items())
+    assert expected.minutes(2000) == pytest.approx(2000 * expected.seconds_per_step / 60)
+    assert expected.memory_mib is None or expected.memory_mib > 10
+
+
+def kept_encoder(folder: Path, dims: int = 3, channels: int = 1, preparation: Preparation = Preparation()) -> Path:
+    arguments = {"channels": [4, 8], "norm": "group"}
+    network = build_encoder("unet", channels, dims, **arguments)
+    save_encoder(PretrainedEncoder(network, "unet", arguments, preparation, (16,) * dims), folder)
+    return folder
+
+
+def test_an_encoder_of_other_dimensions_or_channels_is_refused(
+    prepared_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = str(kept_encoder(tmp_path / "flat", dims=2))
+    words = ["--data", str(prepared_cohort), "--out", str(tmp_path / "out")]
+    said = refusal(capsys, main(["probe", flat, *words]))
+    assert "holds 3D images of 1 channels; the encoder sees 2D ones of 1" in said
+    said = refusal(capsys, main(["probe", str(kept_encoder(tmp_path / "rgb", channels=3)), *words]))
+    assert "the encoder sees 3D ones of 3" in said
+    words = ["train", str(prepared_cohort), "--out", str(tmp_path / "fine"), "--steps", "1"]
+    said = refusal(capsys, main([*words, "--encoder", flat, "--recipe.patch_size", "[16,16,16]"]))
+    assert "is for 2D images, the network is for 3D ones" in said
+
+
+def test_an_encoder_of_another_architecture_or_a_later_version_is_refused(
+    prepared_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = kept_encoder(tmp_path / "encoder")
+    words = ["train", str(prepared_cohort), "--out", str(tmp_path / "fine"), "--encoder", str(folder), "--steps", "1"]
+    other = ["--network", "vit", "--network_arguments", "{patch: 8, width: 12, depth: 1, heads: 2}"]
+    said = refusal(capsys, main([*words, *other, "--recipe.patch_size", "[16,16,16]"]))
+    assert "its weights do not fit the network: 0.0% of the network's numbers are filled" in said
+    told = json.loads((folder / "encoder.json").read_text())
+    (folder / "encoder.json").write_text(json.dumps({**told, "format": 99, "medssl": "9.9"}))
+    later = "encoder.json: is of format 99, written by medssl 9.9"
+    assert later in refusal(capsys, main(words))
+    words = ["probe", str(folder), "--data", str(prepared_cohort), "--out", str(tmp_path / "out")]
+    assert later in refusal(capsys, main(words))
+
+
+def test_images_prepared_otherwise_are_probed_and_that_is_said(
+    prepared_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = kept_encoder(tmp_path / "coarse", preparation=Preparation(2.0))
+    words = ["--data", str(prepared_cohort), "--random", "false", "--steps", "1", "--crops", "1"]
+    assert main(["probe", str(folder), *words, "--out", str(tmp_path / "out")]) == 0
+    assert "prepared otherwise (spacing_mm 2.0, now 1.0)" in caplog.text

@@ -1,0 +1,1 @@
+"""What in a video sounds? Learnt from videos with sound alone, judged, and shown."""
