@@ -2,16 +2,19 @@
 
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 import medssl
 from medssl.errors import InputError
+from medssl.provenance import asked_for
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ COMMANDS = {
     ),
     "sfm": Command("find a camera's way through a video, up to scale", "medssl.commands.sfm", ("video",)),
     "depth": Command("tell the depth of a video, and fuse a surface", "medssl.commands.depth", ("model", "video")),
+    "track": Command("follow objects or points through a video", "medssl.commands.track", ("model", "video")),
+    "listen": Command("tell where in a video the sound comes from", "medssl.commands.listen", ("model", "video")),
     "compare": Command("compare MLflow runs, with statistics", "medssl.commands.compare", ("runs",), many=True),
 }
 LISTS = {
@@ -102,12 +107,36 @@ def call(
         prog=program,
         usage=" ".join([program, *places, "[options]"]),
         description=(inspect.getdoc(function) or "").split("\n\nArgs:")[0],
+        formatter_class=_Help,
     )
     parser.add_argument("--config", action="config", help="A YAML file with any of these arguments.")
     parser.add_function_arguments(function, as_group=False)
     given = parser.parse_args(_by_name(words, positional, many))
     values = parser.instantiate(given)
-    return function(**{name: values[name] for name in inspect.signature(function).parameters})
+    with asked_for(_without_names(parser, given)):
+        return function(**{name: values[name] for name in inspect.signature(function).parameters})
+
+
+class _Help(DefaultHelpFormatter):
+    """Calls a type by its name alone."""
+
+    def _expand_help(self, action: Any) -> str:
+        return re.sub(r"<class '([\w.]+)'>", r"\1", super()._expand_help(action))
+
+
+def _without_names(parser: ArgumentParser, given: Namespace) -> str:
+    """Write a command's arguments as YAML, with hashes for files and folders: their names may be patients'."""
+    from medssl.tracking import hashed
+
+    def told(value: Any) -> Any:
+        if isinstance(value, list):
+            return [told(one) for one in value]
+        return Path(hashed(str(value))) if isinstance(value, Path) else value
+
+    shown = given.clone()
+    for name, value in given.items():
+        shown[name] = told(value)
+    return str(parser.dump(shown))
 
 
 def _by_name(words: Sequence[str], positional: Sequence[str], many: bool) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from medssl.cli import COMMANDS, call, main
+from medssl.provenance import records
 
 
 def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +37,7 @@ def test_every_command_explains_its_arguments(name: str, capsys: pytest.CaptureF
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: medssl {name} {COMMANDS[name].positional[0].upper()}")
-    assert "--out" in shown and "--config" in shown
+    assert "--out" in shown and "--config" in shown and "<class" not in shown
 
 
 def test_networks_and_methods_are_listed_with_a_sentence_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +68,20 @@ def test_arguments_come_by_place_by_name_and_from_yaml(tmp_path: Path) -> None:
     saved.write_text(yaml.safe_dump({"first": "a", "rest": ["b", "c"], "number": 7}))
     assert call(echo, "echo", ["--config", str(saved), "--number", "3"], ("first", "rest"), many=True) == expected
     assert call(echo, "echo", ["z", "--config", str(saved)], ("first", "rest"), many=True)[2] == 7
+
+
+def kept(first: Path, rest: list[Path], *, number: int = 1) -> str:
+    """Give what is kept beside a result."""
+    return records()["config.yaml"]
+
+
+def test_a_run_keeps_what_it_was_asked_for_without_the_names_of_files(tmp_path: Path) -> None:
+    words = ["Erika.nii", "Mustermann/1.nii", "Mustermann/2.nii", "--number", "3"]
+    text = call(kept, "kept", words, ("first", "rest"), many=True)
+    assert yaml.safe_load(text)["number"] == 3 and len(set(yaml.safe_load(text)["rest"])) == 2
+    assert "Erika" not in text and "Mustermann" not in text
+    (tmp_path / "saved.yaml").write_text(text)
+    assert yaml.safe_load(call(kept, "kept", ["--config", str(tmp_path / "saved.yaml")]))["number"] == 3
 
 
 def test_too_many_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""Learn to find things again in video, and follow masks by it; scored beside simpler ways."""
