@@ -1,7 +1,7 @@
 # `make test` and `make demo` need Python >= 3.11 and make; everything else is installed into .venv on the first call.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-pretrain test check format
+.PHONY: help demo demo-pretrain demo-endoscopy test check format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,6 +12,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ITK_GLOBAL
 help:
 	@echo "make demo    the brain pipeline on sample_data, under runs/demo"
 	@echo "make demo-pretrain  an encoder from scans without labels, and what it knows, under runs/demo-pretrain"
+	@echo "make demo-endoscopy  depth, a surface and a flight from a made-up endoscopy video, under runs/demo-endoscopy"
 	@echo "make test    style, layers, types and tests"
 	@echo "make check   style, layers and types alone"
 	@echo "make format  put the code into its style"
@@ -23,6 +24,16 @@ demo-pretrain: $(VENV)/.installed
 	$(BIN)/medssl run pretrain_volumes --config sample_data/demo_pretrain.yaml --out runs/demo-pretrain
 	$(BIN)/medssl probe runs/demo-pretrain/encoder --data sample_data/manual --reading same \
 		--label_set sample_data/label_set.txt --out runs/demo-pretrain/probe
+
+demo-endoscopy: $(VENV)/.installed-endoscopy runs/demo-endoscopy/recording
+	$(BIN)/medssl run endoscopy_depth --config sample_data/demo_endoscopy.yaml \
+		--video runs/demo-endoscopy/recording/video.mp4 --truth runs/demo-endoscopy/recording --out runs/demo-endoscopy/results
+
+# Made aside and renamed, so that one whose making was interrupted is made again.
+runs/demo-endoscopy/recording: | $(VENV)/.installed-endoscopy
+	rm -rf $@.part
+	$(BIN)/python -m sample_data.make_endoscopy --out $@.part --frames 40 --surface true
+	mv $@.part $@
 
 test: check
 	$(THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov --cov-report=term
@@ -55,6 +66,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	touch $@
 
+$(VENV)/.installed-endoscopy: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[endoscopy]' --constraint constraints.txt
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
-	touch $@ $(VENV)/.installed
+	touch $@ $(VENV)/.installed $(VENV)/.installed-endoscopy
