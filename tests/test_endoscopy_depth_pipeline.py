@@ -1,7 +1,7 @@
 """One video in, methods of depth side by side out: judged by a truth that they never see, and nothing is done twice."""
 
-import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +29,19 @@ from medssl.depth_study.judge import (
 from medssl.depth_study.recording import Recording, require_judgeable
 from medssl.depth_study.truth import exact_truth
 from medssl.errors import InputError
+from medssl.evaluation.surface import score_surface
 from medssl.evaluation.trajectory import write_tum
-from medssl.files import write_json
+from medssl.files import read_json, write_json
 from medssl.reconstruction.mesh import Mesh, write_mesh
 from medssl.structure_from_motion.pictures import save_png
-from medssl.tracking import find_runs, tracking_uri
+from medssl.tracking import find_run, find_runs, tracking_uri
 
 POSES = arc(9, 0.25)
 WALLS = np.array([2.0, 1.5, 6.0])  # where the textured corner's walls are, along x, y and z
 SMALL = [
     *("--recording.size", "[64,96]", "--jobs", "1", "--steps", "2", "--structure.mapping.attempts", "1"),
     *("--recipe.batch_size", "2", "--recipe.epoch_steps", "2", "--recipe.watched", "2", "--recipe.workers", "0"),
-    *("--encoder_arguments", "{channels: [4, 8], norm: group}", "--scene.fly_frames", "0", "--scene.voxel", "0.2"),
+    *("--encoder_arguments", "{channels: [4, 8], norm: group}", "--scene.fly_frames", "0", "--scene.voxel", "1.0"),
     *("--method_arguments", "{monodepth2: {pose_channels: [4, 8], scales: 1}}"),
 ]
 
@@ -66,7 +67,7 @@ def write_exact(folder: Path, camera: Camera = CAMERA, poses: np.ndarray = POSES
         np.save(folder / "depth" / f"{t:08d}.npy", corner_depth(camera, poses[t]).astype(np.float32))
     write_json(folder / "camera.json", asdict(camera))
     write_tum(folder / "poses.txt", np.arange(len(poses)) / 25, poses)
-    corners = np.array([[x, y, z] for x in (-9, 2) for y in (-9, 1.5) for z in (-9, 6)], dtype=np.float32)
+    corners = np.array([[x, y, z] for x in (-2.5, 2) for y in (-2, 1.5) for z in (2, 6)], dtype=np.float32)
     faces = np.array([[4, 5, 6], [5, 6, 7], [2, 3, 6], [3, 6, 7], [1, 3, 5], [3, 5, 7]], dtype=np.int32)
     write_mesh(folder / "surface.ply", Mesh(corners, faces, 0 * corners, np.zeros((8, 3), np.uint8), "mm"))
     return folder
@@ -80,10 +81,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_exact(root / "exact")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medssl.depth_results.surface.overview", refused)  # rendering is tested elsewhere
+        patch.setattr("medssl.depth_results.run.write_overlay", refused)
         patch.setattr("medssl.depth_results.pictures._SHOWN", 1)
         patch.setattr("medssl.depth_study.study._SHOWN", 1)
+        patch.setattr("medssl.depth_study.study.score_surface", partial(score_surface, samples=1000))
         assert run(root / "exact" / "frames", root / "out", "--truth", str(root / "exact")) == 0
     return root
+
+
+@pytest.fixture
+def same_store(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go into the study's MLflow store, as making another one takes seconds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(finished / "out"))
 
 
 def refused(*arguments: object, **keywords: object) -> None:
@@ -105,7 +114,7 @@ def test_methods_and_baselines_are_scored_alike(finished: Path) -> None:
     for table in tables.values():
         assert set(table["judged_by"]) == {POINTS, EXACT} and (table["scaling"] == "median").all()
     exact = tables[NEAREST].query("judged_by == @EXACT")
-    assert exact["abs_rel"].mean() < 0.03 and exact["rmse"].mean() < 0.5  # mm: poses, lens and scale agree
+    assert exact["abs_rel"].mean() < 0.05 and exact["rmse"].mean() < 0.5  # mm: poses, lens and scale agree
     comparison = pd.read_csv(finished / "out" / "results" / "comparison.csv")
     assert comparison["method"].tolist() == ["sfm_depth", "monodepth2", CONSTANT, NEAREST]
 
@@ -125,10 +134,11 @@ def test_the_path_and_the_surface_are_scored_in_mm(finished: Path) -> None:
 
 
 def test_children_have_metrics_of_one_name(finished: Path) -> None:
-    runs = {one.name: one for one in find_runs(tracking_uri(finished / "out"), "endoscopy_depth")}
-    parent = runs["endoscopy_depth"]
+    store, book = tracking_uri(finished / "out"), read_json(finished / "out" / "runs.json")
+    parent = find_run(store, book["endoscopy_depth"])
+    runs = {one.name: one for one in find_runs(store, "endoscopy_depth", parent.run_id)}
     for name in ("sfm_depth", "monodepth2", *BASELINES):
-        assert runs[name].parent == parent.run_id and runs[name].status == "FINISHED"
+        assert runs[name].status == "FINISHED"
         assert {"points/abs_rel", "points/delta_1", "exact/abs_rel", "exact/rmse"} <= set(runs[name].metrics)
     assert parent.metrics["frames_registered"] == len(POSES)
 
@@ -146,7 +156,7 @@ def test_started_again_it_does_nothing_twice(finished: Path, monkeypatch: pytest
 
 
 def test_a_recording_with_poses_and_points_needs_no_structure_from_motion(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_store: None
 ) -> None:
     for work in ("pipelines.endoscopy_depth.pipeline.found_geometry", "clip_training.train_video"):
         monkeypatch.setattr(f"medssl.{work}", refused)
@@ -162,7 +172,7 @@ def test_exact_depth_is_carried_through_the_lens(tmp_path: Path) -> None:
     frames = find_sequences(tmp_path / "exact")[0].frames
     recording = Recording(VideoSequence("a", "a", frames), np.array([0, 2]), 3, bent, "", {})
     truth = exact_truth(tmp_path / "exact", recording, data)
-    np.testing.assert_array_equal(truth.poses, POSES[[0, 2]])
+    np.testing.assert_allclose(truth.poses, POSES[[0, 2]], atol=1e-12)
     expected = corner_depth(Camera(WIDTH, HEIGHT, straight[0, 0], 60, 46, 30), POSES[2])
     found = truth.depth(1)
     known = np.isfinite(found)
@@ -227,13 +237,14 @@ def test_what_cannot_be_compared_is_refused_first(
     assert message in told and told.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_a_video_without_movement_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pycolmap")
+def test_a_video_without_movement_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], same_store: None
+) -> None:
     picture = filmed(POSES[:1])[0]
     for t in range(6):
         save_png(picture, tmp_path / "still" / f"{t}.png")
     assert run(tmp_path / "still", tmp_path / "out") == 2
-    assert f"{tmp_path / 'still'}: 1 of 6 frames can be used (5 static)" in capsys.readouterr().err
+    assert f"{tmp_path / 'still'}: 1 of 6 frames can be used (5 no motion)" in capsys.readouterr().err
 
 
 def test_two_recordings_are_one_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,4 +287,4 @@ def test_the_demo_is_accepted_by_the_parser(capsys: pytest.CaptureFixture[str]) 
 
 def test_costs_are_noted(finished: Path) -> None:
     costs = [*finished.glob("out/trainings/*/cost.json"), finished / "out" / "sfm" / "cost.json"]
-    assert len(costs) == 3 and all(json.loads(path.read_text())["minutes"] > 0 for path in costs)
+    assert len(costs) == 3 and all(read_json(path)["minutes"] > 0 for path in costs)
