@@ -40,4 +40,4 @@ def test_every_yaml_beside_it_is_accepted_by_its_parser(name: str, capsys: pytes
 
 def test_a_wrong_name_lists_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "brain"]) == 2
-    assert "no pipeline 'brain'. Pipelines: brain_segmentation" in capsys.readouterr().err
+    assert f"no pipeline 'brain'. Pipelines: {', '.join(pipeline_names())}" in capsys.readouterr().err

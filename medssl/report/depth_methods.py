@@ -53,7 +53,7 @@ def depth_methods_picture(
     label = f"depth ({'up to scale' if unit == 'unknown' else unit})"
     upper: list[Panel | None] = [Panel("input", image)]
     lower: list[Panel | None] = [
-        Panel("true depth" if truth is not None else "points", known, DEPTH_COLORS, limits, label)
+        Panel("true depth" if truth is not None else "held-out points", known, DEPTH_COLORS, limits, label)
     ]
     for name, depth in fitted.items():
         off = 100 * np.abs(depth - known) / known
