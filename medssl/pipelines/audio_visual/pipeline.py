@@ -28,7 +28,8 @@ from medssl.train_video import VideoRecipe
 
 METHOD = "audio_visual"
 
-_LIGHT = {"channels": [16, 32, 64, 96], "norm": "group"}  # of the U-Net's encoder
+# Of the U-Net's encoder. Normalised by group, each place would know of the whole picture: the heat could be anywhere.
+_LIGHT = {"channels": [16, 32, 64, 96], "norm": "batch"}
 
 
 def run(
