@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from medssl.anonymity import without_names
 from medssl.data.catalog import Scan
 from medssl.errors import InputError
 from medssl.evaluation.printing import arms_cells, comparison_cells
@@ -39,7 +40,7 @@ def log_scores(table: pd.DataFrame, run: RunLike, step: int = 0) -> None:
         if name == "mean":
             metrics |= {"assd/mean": row["assd_mm_mean"], "surface_dice/mean": row["surface_dice_mean"]}
     run.log_metrics({name: value for name, value in metrics.items() if value == value}, step)
-    run.log_table(_hashed(table, "subject", "scan"), SCORES_TABLE)
+    run.log_table(without_names(table), SCORES_TABLE)
 
 
 def load_scores(runs: Sequence[str], uri: str) -> dict[str, pd.DataFrame]:
@@ -88,7 +89,7 @@ def predict_and_score(model: Path, scans: Sequence[Scan], reading: Protocol, out
         raise InputError(f"{model}: not all test scans could be scored:\n{reasons}")
     evaluation.write(out)
     log_scores(evaluation.scores, run)
-    run.log_table(_hashed(predicted.volumes, "scan"), "volumes")
+    run.log_table(without_names(predicted.volumes), "volumes")
     with TemporaryDirectory() as folder:
         for scan in scans:
             copy(out / f"{scan.name}_qc.png", Path(folder) / f"{hashed(scan.name)}.png")
@@ -142,11 +143,6 @@ def compare_arms(
         run.log_file(picture, "pictures")
     run.log_file(out / "report.html")
     return found
-
-
-def _hashed(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Put hashes in the place of names: what is tracked may be seen by others than the scans may."""
-    return table.assign(**{column: table[column].map(hashed) for column in columns})
 
 
 def _draw_anonymous(image: Any, labels: Any, label_set: LabelSet, path: Path, title: str = "", **more: Any) -> None:

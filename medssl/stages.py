@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,27 @@ def stage(folder: Path, inputs: Any, work: Callable[[Path], None]) -> Path:
     work(folder)
     write_json(note, {"inputs": key, "done": True})
     return folder
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of one recording.
+
+    Attributes:
+        numbers: By name.
+        sentences: What to know.
+        left_out: What was not made, and why.
+    """
+
+    numbers: dict[str, float]
+    sentences: list[str]
+    left_out: dict[str, str]
+
+
+def is_done(out: Path, made_of: str) -> bool:
+    """Say whether the results of a folder are whole, by their ``summary.json``, and made of the same."""
+    path = out / "summary.json"
+    return path.is_file() and bool(read_json(path).get("made_of") == made_of)
 
 
 def prepared_and_told(

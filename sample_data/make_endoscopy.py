@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from medssl.cli import call
 from medssl.data.flow_files import write_flo
 from medssl.data.video_writing import write_video
 from medssl.errors import InputError
@@ -44,6 +43,7 @@ from sample_data.endoscope import (
     endoscope_camera,
     right_of,
 )
+from sample_data.script import require_empty, run_script
 
 _CRF = 10  # of the video: hardly to be told from the pictures
 
@@ -85,8 +85,7 @@ def make_endoscopy(
     Raises:
         InputError: The folder is not empty, a number is out of its range, or PyAV is not installed.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty, and what is there would stay among the new files; name another.")
+    require_empty(out)
     if frames < 2 or min(height, width) < 16:
         raise InputError(f"{frames} frames of {width}x{height} were asked for; at least 2 of 16x16 make a recording.")
     scene, camera = EndoscopeScene(seed, deformation), endoscope_camera(height, width)
@@ -145,15 +144,5 @@ def _write_array(path: Path, array: NDArray[np.float32]) -> None:
         np.save(aside, array, allow_pickle=False)
 
 
-def main() -> int:
-    """Write the recording that the command line describes; returns 0, or 2 after a message about what cannot be."""
-    try:
-        call(make_endoscopy, "python -m sample_data.make_endoscopy", sys.argv[1:])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(make_endoscopy))

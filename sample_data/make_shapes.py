@@ -20,13 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from medssl.cli import call
 from medssl.data.crops import seed_of
 from medssl.data.flow_files import write_flo
 from medssl.data.video_writing import write_video
 from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
-from sample_data.painting import FRAME_RATE, write_mask, write_picture
+from medssl.object_tracking.mask_files import write_mask
+from sample_data.painting import FRAME_RATE, write_picture
+from sample_data.script import require_empty, run_script
 from sample_data.shapes import ShapeScene
 
 _CRF = 10  # of the video: hardly to be told from the pictures
@@ -65,8 +66,7 @@ def make_shapes(
     Raises:
         InputError: The folder is not empty, a number is out of its range, or PyAV is not installed.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty, and what is there would stay among the new files; name another.")
+    require_empty(out)
     if videos < 1 or frames < 2:
         raise InputError(f"{videos} videos of {frames} frames were asked for; at least 1 of 2 can show motion.")
     if noise < 0:
@@ -105,15 +105,5 @@ def _recorded(
         yield picture
 
 
-def main() -> int:
-    """Write the videos that the command line describes; returns 0, or 2 after a message about what cannot be."""
-    try:
-        call(make_shapes, "python -m sample_data.make_shapes", sys.argv[1:])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(make_shapes))

@@ -22,14 +22,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from medssl.cli import call
 from medssl.data.crops import seed_of
 from medssl.data.splits import save_split, split_subjects
 from medssl.data.video_writing import Sound, write_video
 from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
 from medssl.files import write_aside
-from sample_data.painting import FRAME_RATE, Floats, write_mask
+from medssl.object_tracking.mask_files import write_mask
+from sample_data.painting import FRAME_RATE, Floats
+from sample_data.script import require_empty, run_script
 from sample_data.sounding import RATE
 from sample_data.sounding_scene import SoundingScene
 
@@ -71,8 +72,7 @@ def make_sounding(
     Raises:
         InputError: The folder is not empty, a number is out of its range, or PyAV is not installed.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty, and what is there would stay among the new files; name another.")
+    require_empty(out)
     if videos < 2:
         raise InputError(f"{videos} videos were asked for; at least 2 can be split.")
     if not 1 <= sounding <= 2:
@@ -130,15 +130,5 @@ def _recorded(folder: Path, scene: SoundingScene, noise: float) -> Iterator[NDAr
         yield scene.render(frame, np.random.default_rng((scene.seed, 1, frame)), noise)
 
 
-def main() -> int:
-    """Write the videos that the command line describes; returns 0, or 2 after a message about what cannot be."""
-    try:
-        call(make_sounding, "python -m sample_data.make_sounding", sys.argv[1:])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(make_sounding))

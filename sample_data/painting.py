@@ -122,27 +122,7 @@ def developed(
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def davis_palette() -> list[int]:
-    """Colours of 256 indices, red, green and blue of each in turn, as DAVIS and PASCAL VOC number their objects.
-
-    Bit 3k + c of an index is bit 7 - k of its colour c.
-    """
-    return [
-        sum(((index >> (3 * k + channel)) & 1) << (7 - k) for k in range(8))
-        for index in range(256)
-        for channel in range(3)
-    ]
-
-
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write a picture (H, W, 3) or (H, W), whole or not at all."""
     with write_aside(path) as aside:
         Image.fromarray(picture).save(aside)
-
-
-def write_mask(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Write object numbers (H, W) as the indices of a PNG with DAVIS' palette, 0 for what is no object."""
-    image = Image.fromarray(mask)
-    image.putpalette(davis_palette())
-    with write_aside(path) as aside:
-        image.save(aside)

@@ -156,7 +156,7 @@ def test_aves_odds_fall_with_the_distance_and_are_even_at_right_angles() -> None
     assert odds[0] > 0 > odds[2] and abs(float(odds[1].detach())) < 1e-6
 
 
-def test_avols_odds_are_the_largest_scaled_product_and_its_heat_says_where() -> None:
+def test_avols_odds_are_the_largest_scaled_product_and_its_heat_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     method = built()
     head = method.head
     assert isinstance(head, ScalarProduct)
@@ -164,7 +164,7 @@ def test_avols_odds_are_the_largest_scaled_product_and_its_heat_says_where() -> 
         head.scale.fill_(2.0)
         head.bias.fill_(-1.0)
     cells, heard = torch.randn(2, 12, 16), torch.randn(2, 16)
-    method._cells = lambda seen: seen.flatten(2).transpose(1, 2)  # type: ignore[method-assign]
+    monkeypatch.setattr(method, "_cells", lambda seen: seen.flatten(2).transpose(1, 2))
     seen = cells.transpose(1, 2).unflatten(2, (3, 4))
     products = 2 * torch.stack([cells[n] @ heard[n] for n in range(2)]) - 1
     torch.testing.assert_close(method.odds(seen, heard), products.amax(1))

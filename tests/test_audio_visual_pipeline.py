@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from sounding import FPS, RATE, bursts, write_sounding
+from untold import require_untold
 
 import medssl.pipelines.audio_visual as package
 from medssl.cli import main
@@ -37,7 +38,7 @@ def write_videos(folder: Path, count: int) -> None:
     for number in range(count):
         inside = folder / f"v{number}"
         inside.mkdir(parents=True)
-        write_sounding(inside / f"clip{number}.mp4", 75, bursts(3, [0.2 + 0.1 * number, 1.5, 2.4]))
+        write_sounding(inside / f"smith{number}.mp4", 75, bursts(3, [0.2 + 0.1 * number, 1.5, 2.4]))
         rows = [(t, t / FPS, 1, "saw", 1, 20.0, 30.0, 16.0, 0.8) for t in range(75)]
         columns = ["frame", "time", "object", "kind", "sounding", "x", "y", "radius", "loudness"]
         pd.DataFrame(rows, columns=columns).to_csv(inside / "truth.csv", index=False)
@@ -72,6 +73,7 @@ def test_parent_and_trainings_are_runs(done: Path) -> None:
     runs = {run.name: run for run in find_runs(tracking_uri(done / "out"), "audio_visual")}
     assert runs["avol, training"].parent == runs["audio_visual"].run_id
     assert "avol without the grid, training" in runs
+    require_untold(done / "out", "smith")
 
 
 def test_started_again_it_does_nothing(done: Path) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from sounding import FPS, HEIGHT, RATE, WIDTH, bursts, spoil_sound, write_sounding
+from untold import require_untold
 
 from medssl.cli import main
 from medssl.data.preparation import Preparation
@@ -110,17 +111,20 @@ def test_a_video_is_heard_once_and_all_its_results_are_written(
 
 
 def test_one_video_that_cannot_be_used_stops_no_other_and_is_named(
-    video: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    video: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     data = tmp_path / "data"
     data.mkdir()
-    (data / "good.mp4").write_bytes(video.read_bytes())
-    write_sounding(data / "mute.mp4", 30)
+    (data / "smith_good.mp4").write_bytes(video.read_bytes())
+    write_sounding(data / "smith_mute.mp4", 30)
     assert main(["listen", str(model), str(data), "--out", str(tmp_path / "out"), "--overlay", "false", *QUICK]) == 2
     message = capsys.readouterr().err
-    assert "1 of the videos could not be used" in message and "mute.mp4: has no sound" in message
-    assert (tmp_path / "out" / "good" / "moments.csv").is_file()
-    assert "mute.mp4: has no sound" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "1 of the videos could not be used" in message and "smith_mute.mp4: has no sound" in message
+    assert (tmp_path / "out" / "smith_good" / "moments.csv").is_file()
+    assert "smith_mute.mp4: has no sound" in (tmp_path / "out" / "summary.json").read_text(encoding="utf-8")
+    assert "Videos: 1, results of others: 0" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    require_untold(tmp_path / "out", "smith")
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -11,8 +11,10 @@ from scipy import ndimage as ndi
 
 from medssl.data.flow_files import read_flo
 from medssl.errors import InputError
+from medssl.object_tracking.mask_files import palette
 from sample_data import make_shapes as command
-from sample_data.painting import Swing, Texture, davis_palette
+from sample_data.painting import Swing, Texture
+from sample_data.script import run_script
 from sample_data.shapes import Layer, ShapeScene
 
 SILENT = np.random.default_rng(0)  # where no noise is drawn
@@ -138,7 +140,7 @@ def test_a_texture_has_waves_of_its_band_alone() -> None:
 
 
 def test_the_palette_is_the_one_of_davis() -> None:
-    colours = np.array(davis_palette()).reshape(256, 3)
+    colours = palette()
     expected = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128]]
     np.testing.assert_array_equal(colours[:7], expected)
     np.testing.assert_array_equal(colours[[8, 255]], [[64, 0, 0], [224, 224, 192]])
@@ -151,7 +153,7 @@ def test_the_command_writes_files_that_say_what_the_scene_knows_and_the_same_one
     words = "--videos 2 --frames 3 --height 48 --width 64 --objects 2 --seed 5 --flow true"
     for name in ("one", "two"):
         monkeypatch.setattr("sys.argv", ["make_shapes", *f"--out {tmp_path / name} {words}".split()])
-        assert command.main() == 0
+        assert run_script(command.make_shapes) == 0
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
     assert len(files) == 2 * (2 + 3 + 3 + 2 + 2)
     for file in files:
@@ -159,7 +161,7 @@ def test_the_command_writes_files_that_say_what_the_scene_knows_and_the_same_one
     first, second = (tmp_path / "one" / f"shapes{number:03d}" for number in (0, 1))
     assert (first / "frames/00000000.png").read_bytes() != (second / "frames/00000000.png").read_bytes()
     with Image.open(first / "masks/00000002.png") as picture:
-        assert picture.mode == "P" and (picture.getpalette() or [])[:768] == davis_palette()
+        assert picture.mode == "P" and (picture.getpalette() or [])[:768] == palette().ravel().tolist()
         mask = np.asarray(picture)
     table = pd.read_csv(first / "points.csv")
     assert list(table) == ["frame", "name", "x", "y", "hidden"] and len(table) == 3 * 2 * 5

@@ -14,6 +14,7 @@ from PIL import Image
 from medssl.data.splits import load_split
 from medssl.errors import InputError
 from sample_data import make_sounding as command
+from sample_data.script import run_script
 from sample_data.sounding import KINDS, RATE, Kind
 from sample_data.sounding_scene import SoundingScene
 
@@ -202,7 +203,7 @@ def test_the_command_makes_the_same_files_again(tmp_path: Path, monkeypatch: pyt
     words = "--videos 2 --seconds 0.2 --height 32 --width 32 --sounding 2 --seed 5"
     for name in ("one", "two"):
         monkeypatch.setattr("sys.argv", ["make_sounding", *f"--out {tmp_path / name} {words}".split()])
-        assert command.main() == 0
+        assert run_script(command.make_sounding) == 0
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
     assert len(files) == 2 + 2 * (3 + 5)
     for file in files:

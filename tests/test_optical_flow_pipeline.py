@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from shifted_pairs import HEIGHT, WIDTH, texture, write, write_chairs
+from untold import require_untold
 
 import medssl.pipelines.optical_flow as package
 from medssl.cli import main
@@ -70,8 +71,9 @@ def test_a_video_of_two_frames_is_told_of_and_not_scored(
 ) -> None:
     monkeypatch.setitem(sys.modules, "skimage.registration", None)
     for t in range(2):
-        write(tmp_path / "video" / f"{t}.png", texture(t))
-    assert run(tmp_path / "video", tmp_path / "out") == 0
+        write(tmp_path / "smith_john" / f"{t}.png", texture(t))
+    assert run(tmp_path / "smith_john", tmp_path / "out") == 0
+    require_untold(tmp_path / "out", "smith")
     results = tmp_path / "out" / "results"
     assert not (results / "scores.csv").exists()
     assert set(pd.read_csv(results / "indirect.csv")["method"]) == {METHOD, ZERO}
@@ -81,8 +83,8 @@ def test_a_video_of_two_frames_is_told_of_and_not_scored(
 
 
 def test_one_picture_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "video" / "0.png", texture(0))
-    assert run(tmp_path / "video", tmp_path / "out") == 2
+    write(tmp_path / "smith_john" / "0.png", texture(0))
+    assert run(tmp_path / "smith_john", tmp_path / "out") == 2
     assert "holds no recordings" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ from medssl.errors import InputError
 from medssl.evaluation.trajectory import read_tum
 from sample_data import make_endoscopy as command
 from sample_data.endoscope import EndoscopeScene, Optics, View, circle, endoscope_camera, right_of
+from sample_data.script import run_script
 from sample_data.tube import FORK_MM, SPACING_MM
 from sample_data.wall import Wall
 
@@ -356,8 +357,8 @@ def test_the_command_writes_files_that_say_what_the_scene_knows(
     out = tmp_path / "made"
     words = f"--out {out} --frames 3 --height 32 --width 40 --seed 1 --stereo true --circular true --surface true"
     monkeypatch.setattr("sys.argv", ["make_endoscopy", *words.split()])
-    assert command.main() == 0
-    assert command.main() == 2  # the folder is not empty any more
+    assert run_script(command.make_endoscopy) == 0
+    assert run_script(command.make_endoscopy) == 2  # the folder is not empty any more
     scene, camera = scene_of(1), endoscope_camera(32, 40)
     views = scene.views(3, camera)
     assert len(video.open_frames(out / "video.mp4")) == 3

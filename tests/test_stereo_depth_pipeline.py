@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from shifted_pairs import HEIGHT, SHIFT, WIDTH, texture, write, write_kitti, write_middlebury
+from untold import require_untold
 
 import medssl.pipelines.stereo_depth as package
 from medssl.cli import main
@@ -32,8 +33,8 @@ def run(video: Path, out: Path, *more: str) -> int:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a pair with a truth."""
     root = tmp_path_factory.mktemp("pair")
-    write_middlebury(root / "scene")
-    assert run(root / "scene", root / "out") == 0
+    write_middlebury(root / "smith_john")
+    assert run(root / "smith_john", root / "out") == 0
     return root
 
 
@@ -55,20 +56,22 @@ def test_the_page_begins_with_the_verdict_and_shows_the_pictures(pair: Path) -> 
 def test_parent_and_training_are_runs(pair: Path) -> None:
     runs = {run.name: run for run in find_runs(tracking_uri(pair / "out"), "stereo_depth")}
     assert runs["stereo_depth, training"].parent == runs["stereo_depth"].run_id
+    require_untold(pair / "out", "smith")
 
 
 def test_started_again_it_does_nothing(pair: Path) -> None:
     files = [path for path in (pair / "out").rglob("*") if path.suffix in (".html", ".safetensors", ".png", ".ckpt")]
     before = {path: path.stat().st_mtime_ns for path in files if "mlartifacts" not in path.parts}
-    assert run(pair / "scene", pair / "out") == 0
+    assert run(pair / "smith_john", pair / "out") == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_two_frames_without_a_truth_are_told_of_and_not_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_kitti(tmp_path / "drive", 2)
-    assert run(tmp_path / "drive", tmp_path / "out", "--whole", "false") == 0
+    write_kitti(tmp_path / "smith_drive", 2)
+    assert run(tmp_path / "smith_drive", tmp_path / "out") == 0
+    require_untold(tmp_path / "out", "smith")
     results = tmp_path / "out" / "results"
     assert not (results / "scores.csv").exists()
     table = pd.read_csv(results / "indirect.csv").groupby("method").mean(numeric_only=True)
@@ -83,7 +86,7 @@ def test_without_opencv_the_matcher_is_left_out_and_that_is_said(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     copytree(pair / "out", tmp_path / "out")  # trained already, judged again
-    assert run(pair / "scene", tmp_path / "out") == 0
+    assert run(pair / "smith_john", tmp_path / "out") == 0
     assert MATCHER not in set(pd.read_csv(tmp_path / "out" / "results" / "scores.csv")["method"])
     page = (tmp_path / "out" / "results" / "report.html").read_text(encoding="utf-8")
     assert "left out: cv2 is needed for this" in page and "medssl[stereo]" in page
@@ -100,12 +103,12 @@ def test_monodepth2_is_told_depths_that_the_rig_can_see(pair: Path) -> None:
     data = PreparedRecordings(pair / "out" / "prepared")
     told = arguments_for("monodepth2", {"scales": 1}, data, 0.3)
     assert told["sources"] == ["stereo"] and told["scales"] == 1
-    shifts = rig_of(data.geometry(0), "scene").disparity(np.array([told["min_depth"], told["max_depth"]]))
+    shifts = rig_of(data.geometry(0), "smith_john").disparity(np.array([told["min_depth"], told["max_depth"]]))
     np.testing.assert_allclose(shifts, [0.12 * WIDTH, 0.002 * WIDTH])
 
 
 def test_a_method_without_stereo_is_refused(pair: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(pair / "scene", pair / "other", "--methods", "[ego_motion]") == 2
+    assert run(pair / "smith_john", pair / "other", "--methods", "[ego_motion]") == 2
     assert "'ego_motion' learns no depth from stereo" in capsys.readouterr().err
 
 

@@ -100,7 +100,7 @@ def results(recording: Path, options: TrackOptions = TrackOptions(overlay=False)
 class Counted:
     """Frames that are made when read, and tell how many of them anybody still holds."""
 
-    size, files = (HEIGHT, WIDTH), ()
+    size, files, damaged = (HEIGHT, WIDTH), (), ()
 
     def __init__(self, count: int) -> None:
         self.count, self.alive, self.most = count, weakref.WeakSet[Any](), 0

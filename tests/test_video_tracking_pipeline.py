@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from coloured_squares import ENCODER, HEIGHT, WIDTH, ByColour, mask, save_model, write_recording
 from PIL import Image
+from untold import require_untold
 
 import medssl.pipelines.video_tracking as package
 from medssl.cli import main
 from medssl.errors import InputError
 from medssl.methods import VIDEO
 from medssl.object_tracking.comparison import STAYING
+from medssl.object_tracking.given import Objects
 from medssl.object_tracking.masked_recordings import find_masked
 from medssl.object_tracking.study import TRACKERS, TrackingPlan
 from medssl.object_tracking.study_page import study_verdict
@@ -39,9 +41,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of one method on two recordings, of which one has a mask of another size."""
     root = tmp_path_factory.mktemp("study")
     write_recording(root / "data", masks=())
-    write_recording(root / "tests" / "good")
-    write_recording(root / "tests" / "bad", masks=(0,))
-    Image.fromarray(mask(2)[:, 1:]).save(root / "tests" / "bad" / "masks" / "00000002.png")
+    write_recording(root / "tests" / "smith_good")
+    write_recording(root / "tests" / "smith_bad", masks=(0,))
+    Image.fromarray(mask(2)[:, 1:]).save(root / "tests" / "smith_bad" / "masks" / "00000002.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert run(root) == 0
@@ -51,7 +53,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_way_is_scored_on_the_frames_but_the_first(study: Path) -> None:
     rows = pd.read_csv(study / "out" / "results" / "metrics.csv")
     assert set(rows["method"]) == {METHOD, f"random weights ({METHOD})", STAYING}
-    assert set(rows["frame"]) == {2, 4} and set(rows["recording"]) == {"good"} and set(rows["object"]) == {1, 7}
+    assert set(rows["frame"]) == {2, 4} and set(rows["recording"]) == {"smith_good"} and set(rows["object"]) == {1, 7}
     overlap = rows[(rows["method"] == STAYING) & (rows["frame"] == 2)]["j"]
     assert not overlap.any()  # two squares have moved by their whole side
 
@@ -60,7 +62,14 @@ def test_the_page_has_a_verdict_the_strip_and_what_was_left_out(study: Path) -> 
     page = (study / "out" / "results" / "report.html").read_text(encoding="utf-8")
     assert page.index(f"{METHOD} follows best") < page.index("<table")
     assert page.count("<img") == 1 + 2
-    assert "is 95x64 pixels, the video&#x27;s frames 96x64" in page
+    assert "Recordings: 1; the command says which, and why." in page
+    require_untold(study / "out", "smith")
+
+
+def test_which_recording_is_which_is_told_beside_the_page(study: Path) -> None:
+    key = pd.read_csv(study / "out" / "results" / "recordings.csv", index_col="recording")["shown_as"]
+    assert set(key.index) == {"smith_good", "smith_bad"}
+    assert (study / "out" / "results" / "pictures" / f"{key['smith_good']}.png").is_file()
 
 
 def test_parent_method_and_baselines_are_runs(study: Path) -> None:
@@ -91,7 +100,8 @@ def test_layouts_of_recordings_with_masks_are_found(tmp_path: Path) -> None:
     assert found["two"].video == tmp_path / "davis" / "JPEGImages" / "480p" / "two"
     assert found["shapes"].video.name == "video.mp4"
     frames, truth, first, given = found["one"].opened()
-    assert (len(frames), truth.frames, first, given.ids) == (6, [0, 2, 4], 0, (1, 7))  # type: ignore[union-attr]
+    assert isinstance(given, Objects)
+    assert (len(frames), truth.frames, first, given.ids) == (6, [0, 2, 4], 0, (1, 7))
     with pytest.raises(InputError, match="holds no recordings with masks"):
         find_masked(tmp_path / "a" / "one" / "frames")
 
@@ -119,7 +129,7 @@ def test_a_method_that_is_no_flow_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(VIDEO, "by_colour", ByColour)
-    write_recording(tmp_path / "tests" / "good")
+    write_recording(tmp_path / "tests" / "smith_good")
     assert run(tmp_path, "--flow", str(save_model(tmp_path / "model", "by_colour"))) == 2
     assert "'by_colour' tells no optical flow" in capsys.readouterr().err
 

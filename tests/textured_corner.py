@@ -28,6 +28,10 @@ class ListedFrames:
     def times(self) -> NDArray[np.float64]:
         return np.arange(len(self.pictures)) / 25
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        return ()
+
     def __len__(self) -> int:
         return len(self.pictures)
 

@@ -9,11 +9,12 @@ from medssl.commands.prepare import recordings_of
 from medssl.data.prepare_recordings import prepare_recordings
 from medssl.data.prepared_recordings import PreparedRecordings, RecordingPreparation, is_prepared_recordings
 from medssl.depth_results.cameras import Asked
-from medssl.depth_results.run import DepthOptions, DepthSummary, depth_of_recording, is_done
+from medssl.depth_results.run import DepthOptions, depth_of_recording
 from medssl.depth_results.surface import SceneOptions
 from medssl.errors import InputError
 from medssl.files import content_hash, value_hash
 from medssl.method_file import METHOD, TrainedMethod, load_method
+from medssl.stages import Summary, is_done
 from medssl.tracking import Tracker, hashed, open_tracker, ui_command
 from medssl.training import Precision, use_bf16
 from medssl.video_inference import DepthInference, depth_method
@@ -152,7 +153,7 @@ def _look(
     options: DepthOptions,
     identity: str,
     trained: TrainedMethod,
-) -> DepthSummary:
+) -> Summary:
     """Make one recording's results in a run of their own."""
     with tracker.run(hashed(data.names[i])) as run:
         run.log_params(
@@ -170,7 +171,7 @@ def _look(
         return depth_of_recording(inference, data, i, place, options, run, identity)
 
 
-def _tell(name: str, place: Path, summary: DepthSummary) -> None:
+def _tell(name: str, place: Path, summary: Summary) -> None:
     print(f"{name}: " + "\n  ".join(summary.sentences))
     for what, why in summary.left_out.items():
         print(f"  Left out: {what}: {why}")

@@ -8,7 +8,6 @@ import torch
 from medssl.commands.depth import method_folder
 from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.data.video import open_frames
-from medssl.depth_results.run import is_done
 from medssl.errors import InputError
 from medssl.files import content_hash, value_hash
 from medssl.label_propagation import Propagation
@@ -25,6 +24,7 @@ from medssl.object_tracking.followers import (
 from medssl.object_tracking.given import read_given
 from medssl.object_tracking.run import TrackOptions, check_frames, track_recording
 from medssl.object_tracking.truth import read_truth
+from medssl.stages import is_done
 from medssl.tracking import open_tracker, ui_command
 from medssl.training import Precision, use_bf16
 

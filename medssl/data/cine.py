@@ -88,6 +88,11 @@ class CineFrames:
         """The one file."""
         return (self.path,)
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """None: a frame that is broken is refused when it is read."""
+        return ()
+
     def __len__(self) -> int:
         return int(self._header.get("NumberOfFrames") or 1)
 

@@ -102,7 +102,7 @@ def inspect(frames: Frames) -> Footage:
     motion = np.array([row.motion_px for row in rows]) / _SIDE
     motion[cut] = np.nan
     damaged = np.zeros(len(rows), dtype=np.bool_)
-    damaged[list(getattr(frames, "damaged", ()))] = True
+    damaged[list(frames.damaged)] = True
     still = _runs(np.array([row.still for row in rows]), _STILL_FRAMES - 1) & ~black & ~damaged
     return Footage(frames.times, motion, cut, still, black & ~damaged, overexposed, damaged)
 

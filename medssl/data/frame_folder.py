@@ -63,6 +63,11 @@ class FrameFolder:
         """The pictures, one per frame."""
         return tuple(self.paths)
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """None: a picture that is broken is refused when it is read."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -61,6 +61,11 @@ class HalfFrames:
         """The files of the whole frames."""
         return self.whole.files
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Those of the whole frames."""
+        return self.whole.damaged
+
     def __len__(self) -> int:
         """The number of frames."""
         return len(self.whole)

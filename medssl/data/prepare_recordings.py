@@ -260,7 +260,7 @@ def _write_frames(
     if right is not None and one.stereo is not None:
         _write_camera(one.stereo.frames.read(chosen), right, folder, ("right", "right_valid"))
     _write_truth(one, chosen, left.view, folder)
-    damaged = set(getattr(one.frames, "damaged", ()))
+    damaged = set(one.frames.damaged)
     places = tuple(place for place, number in enumerate(chosen) if number in damaged)
     return inspect(_Stored(folder, preparation.size, one.frames.times[list(chosen)], places))
 

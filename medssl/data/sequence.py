@@ -32,6 +32,10 @@ class Frames(Protocol):
     def files(self) -> tuple[Path, ...]:
         """The files that the frames are read from."""
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        """Frames, of those read so far, that were given though they cannot be trusted; others refuse to be read."""
+
     def __len__(self) -> int:
         """The number of frames."""
 

@@ -242,7 +242,7 @@ class _Pass:
 
     @property
     def damaged(self) -> tuple[int, ...]:
-        spoiled = set(getattr(self.recording.sequence.frames, "damaged", ()))
+        spoiled = set(self.recording.sequence.frames.damaged)
         return tuple(n for n, number in enumerate(self.numbers) if number in spoiled)
 
     def __len__(self) -> int:

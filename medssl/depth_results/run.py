@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from medssl.anonymity import without_names
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.depth_results.cameras import Asked
 from medssl.depth_results.maps import DepthMaps, write_maps
@@ -19,10 +20,11 @@ from medssl.depth_results.surface import Scene, SceneOptions, make_scene
 from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
 from medssl.evaluation.trajectory import write_kitti, write_tum
-from medssl.files import read_json, write_json
+from medssl.files import write_json
 from medssl.memory import peak_memory_mib
 from medssl.report.page import Section, html_report
-from medssl.tracking import RunLike, hashed
+from medssl.stages import Summary
+from medssl.tracking import RunLike
 from medssl.video_inference import DepthInference
 
 _FOLDERS = ("depth", "valid", "pictures")
@@ -60,27 +62,6 @@ class DepthOptions:
     held_out_points: float = 0.0
 
 
-@dataclass(frozen=True)
-class DepthSummary:
-    """What became of one recording.
-
-    Attributes:
-        numbers: By name.
-        sentences: What to know.
-        left_out: What was not made, and why.
-    """
-
-    numbers: dict[str, float]
-    sentences: list[str]
-    left_out: dict[str, str]
-
-
-def is_done(out: Path, made_of: str) -> bool:
-    """Say whether the results of a folder are whole, and made of the same."""
-    path = out / "summary.json"
-    return path.is_file() and read_json(path).get("made_of") == made_of
-
-
 def depth_of_recording(
     inference: DepthInference,
     data: PreparedRecordings,
@@ -89,7 +70,7 @@ def depth_of_recording(
     options: DepthOptions,
     run: RunLike,
     made_of: str,
-) -> DepthSummary:
+) -> Summary:
     """Make all results of recording ``i`` in ``out``; earlier ones are removed first, ``summary.json`` comes last.
 
     Args:
@@ -137,7 +118,7 @@ def depth_of_recording(
     told: dict[str, Any] = {"banner": maps.cameras.banner, "unit": maps.cameras.unit, "poses": maps.cameras.source}
     told |= {"sentences": sentences, "left_out": scene.left_out, "numbers": numbers, "made_of": made_of}
     write_json(out / "summary.json", told)
-    return DepthSummary(numbers, sentences, scene.left_out)
+    return Summary(numbers, sentences, scene.left_out)
 
 
 def _remove(out: Path) -> None:
@@ -162,8 +143,7 @@ def _write_scores(scores: Scores, out: Path, run: RunLike) -> None:
     ):
         if table is not None:
             write_table(out / f"{name}.csv", table)
-            names = {column: table[column].map(hashed) for column in ("scan", "subject") if column in table}
-            run.log_table(table.assign(**names), name)
+            run.log_table(without_names(table), name)
 
 
 def _numbers(maps: DepthMaps, scores: Scores, scene: Scene) -> dict[str, float]:

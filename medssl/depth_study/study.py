@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from medssl.clip_stage import train_once
+from medssl.anonymity import without_names
+from medssl.clip_stage import ClipPlan, train_once
 from medssl.clip_training import ClipTraining
 from medssl.cost import COST, minutes_of
 from medssl.data.clips import ClipDataset
 from medssl.data.sequence import Unit
-from medssl.depth_results.run import DepthOptions, depth_of_recording, is_done
+from medssl.depth_results.run import DepthOptions, depth_of_recording
 from medssl.depth_results.surface import SceneOptions
 from medssl.depth_study.judge import Judge, mean_scores
 from medssl.errors import InputError
@@ -28,7 +29,7 @@ from medssl.files import content_hash, read_json, value_hash, write_aside
 from medssl.method_file import METHOD, TrainedMethod
 from medssl.methods import VIDEO
 from medssl.reconstruction.mesh import read_mesh
-from medssl.stages import stage
+from medssl.stages import is_done, stage
 from medssl.tracking import RunLike
 from medssl.train_video import VideoRecipe
 from medssl.training import use_bf16
@@ -46,44 +47,25 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class DepthPlan:
-    """What is trained, and how.
+class DepthPlan(ClipPlan):
+    """Methods of depth that are compared.
 
     Args:
-        methods: Their names.
-        method_arguments: Own arguments, by method.
-        encoder: Name of the encoder.
-        encoder_arguments: Its own arguments.
-        steps: Optimiser steps, of each method.
-        recipe: How each is trained.
-        recipe_arguments: What is different in it for some, by method.
-        seed: Of all that is drawn.
+        recipe_arguments: What is different in the recipe for some, by method.
     """
 
-    methods: tuple[str, ...]
-    method_arguments: Mapping[str, Mapping[str, Any]]
-    encoder: str
-    encoder_arguments: Mapping[str, Any] | None
-    steps: int
-    recipe: VideoRecipe
-    recipe_arguments: Mapping[str, Mapping[str, Any]]
-    seed: int
+    recipe_arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared, before anything is done.
+        """Refuse methods that tell no depth, see ``require``, and recipes that are none.
 
         Raises:
-            InputError: A method is not one of depth or not of the plan, is named twice, or an argument is unknown.
+            InputError: There are such.
         """
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise InputError(f"--methods names the methods to compare, each once; got {list(self.methods)}.")
-        for name in self.methods:
-            if name not in DEPTH_METHODS:
-                raise InputError(f"'{name}' is no method of depth. Methods: {', '.join(DEPTH_METHODS)}.")
-        known = {field.name for field in fields(VideoRecipe)}
-        for option, given in (("method", self.method_arguments), ("recipe", self.recipe_arguments)):
-            if strange := sorted(set(given) - set(self.methods)):
-                raise InputError(f"--{option}_arguments are for '{strange[0]}', which is not among --methods.")
+        self.require(DEPTH_METHODS, "is no method of depth")
+        if strange := sorted(set(self.recipe_arguments) - set(self.methods)):
+            raise InputError(f"--recipe_arguments are for '{strange[0]}', which is not among --methods.")
+        known = {one.name for one in fields(VideoRecipe)}
         for name, given in self.recipe_arguments.items():
             if strange := sorted(set(given) - known):
                 raise InputError(
@@ -91,11 +73,10 @@ class DepthPlan:
                 )
 
     def training(self, method: str) -> ClipTraining:
-        """What a method's training is made of."""
+        """What a method's training is made of; all are judged at the same points."""
         recipe = replace(self.recipe, **self.recipe_arguments.get(method, {}))
-        recipe = replace(recipe, held_out_points=self.recipe.held_out_points)  # all are judged at the same points
-        arguments = self.method_arguments.get(method, {})
-        return ClipTraining(method, arguments, self.encoder, self.encoder_arguments, self.steps, recipe, self.seed)
+        recipe = replace(recipe, held_out_points=self.recipe.held_out_points)
+        return replace(super().training(method), recipe=recipe)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +235,7 @@ class DepthStudy:
     def _log(self, into: Path, run: RunLike) -> None:
         table = _read(into / "depth.csv")
         run.log_metrics(mean_scores(table), 0)
-        run.log_table(table, "depth_scores")
+        run.log_table(without_names(table), "depth_scores")
 
 
 def log_path(row: pd.DataFrame | None, run: RunLike) -> None:

@@ -18,6 +18,7 @@ from medssl.evaluation.matching import MatchingScores, common_mean, redrawn_erro
 from medssl.evaluation.visibility import hidden
 from medssl.extras import require_module
 from medssl.report.flow import flow_pair_pictures
+from medssl.tracking import hashed
 from medssl.video_method import FlowMethod
 
 Floats = NDArray[np.float64]
@@ -79,9 +80,9 @@ def judge_flow(
             if t in drawn:
                 shown = {name: flow for name, flow in found.items() if name != ZERO}
                 first, second = (data.frame(i, s).transpose(1, 2, 0) for s in (t, t + 1))
-                stem = out / f"{data.names[i]}_{t:08d}"
+                stem = out / f"{hashed(data.names[i])}_{t:08d}"  # pictures are tracked
                 pictures += flow_pair_pictures(
-                    first, second, shown, stem, truth=truth, hidden=behind, title=named["scan"]
+                    first, second, shown, stem, truth=truth, hidden=behind, title=f"{hashed(data.names[i])}, frame {t}"
                 )
     return MatchingScores.joined(known, unknown, pictures)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medssl.anonymity import SHOWN_AS
 from medssl.evaluation.flow import FLOW_SCORES, flow_summary
 from medssl.evaluation.matching import MatchingScores
 from medssl.flow_results.judge import METHOD, VARIATIONAL, ZERO
@@ -83,7 +84,7 @@ def flow_page(scores: MatchingScores, training: Path, no_variational: str, path:
         text = f"{_NOT_TRUTH}\n\n{left_out}"
         sections.append(Section("What is told without a truth", text, indirect_table(scores.indirect)))
     wheel = "The hue is the direction, as in the wheel; the paler, the slower. Grey is unknown."
-    sections.append(Section("Pictures", wheel, None, scores.pictures))
+    sections.append(Section("Pictures", f"{wheel} {SHOWN_AS}", None, scores.pictures))
     pictures = [training / "pictures" / "training.png", training / "pictures" / "clip.png"]
     sections.append(Section("Training", "Without any truth.", None, pictures))
     html_report("Optical flow", sections, path)

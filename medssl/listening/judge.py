@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from medssl.anonymity import write_key
 from medssl.data.streamed_clips import StreamedClips
 from medssl.data.streamed_recordings import StreamedRecordings
 from medssl.errors import InputError
@@ -18,6 +19,7 @@ from medssl.listening.run import ListenOptions, Outcome, Source, see_and_hear
 from medssl.listening.scores import kinds_in, ndcg_numbers, overall, retrieval_numbers
 from medssl.method import as_read
 from medssl.methods.audio_visual import AudioVisual
+from medssl.tracking import hashed
 
 RANDOM = "random weights"
 
@@ -57,10 +59,10 @@ def judge(
     rows, pictures = [], {}
     options = ListenOptions(data.preparation.size, every_s, overlay=False)
     for name, method in methods.items():
-        folder = out / "pictures" / name.replace(" ", "_")
+        folder = out / "pictures" / name.replace(" ", "_")  # is tracked
         outcome = Outcome()
         for source in sources:
-            see_and_hear(Listener(method), source, folder / source.name, options, outcome)
+            see_and_hear(Listener(method), source, folder / hashed(source.name), options, outcome)
         if not outcome.videos:
             raise InputError("\n".join(outcome.refused))
         gallery = Gallery.of(outcome.records)
@@ -68,10 +70,11 @@ def judge(
         numbers["accuracy_off_grid"] = pair_scores(method, data, pairs, grid=False)["accuracy"]
         numbers |= overall(outcome.numbers) | retrieval_numbers(gallery)
         rows.append({"method": name, **numbers, **ndcg_numbers(gallery, kinds_in(gallery, outcome.videos))})
-        shown = [folder / video / "moments.png" for video in list(outcome.videos)[:_PICTURED]]
+        shown = [folder / hashed(video) / "moments.png" for video in list(outcome.videos)[:_PICTURED]]
         pictures[name] = [*shown, *gallery.draw(folder)[:1]]
     scores = pd.DataFrame(rows)
     write_table(out / "scores.csv", scores)
+    write_key(out, [source.name for source in sources])
     return Judged(scores, pictures)
 
 

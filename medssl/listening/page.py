@@ -1,10 +1,11 @@
 """The page about methods of sound and sight: the verdict, scores beside baselines, and where each finds the sound."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from medssl.anonymity import SHOWN_AS
 from medssl.listening.judge import RANDOM, Judged
 from medssl.report.page import Section, html_report
 
@@ -45,13 +46,13 @@ def verdict(scores: pd.DataFrame) -> list[str]:
     return [_sentence(str(name), table) for name in table.index if name != RANDOM]
 
 
-def audio_visual_page(judged: Judged, trainings: Mapping[str, Path], refused: Sequence[str], path: Path) -> None:
+def audio_visual_page(judged: Judged, trainings: Mapping[str, Path], refused: int, path: Path) -> None:
     """Write the page.
 
     Args:
         judged: What was judged.
         trainings: By name, the folder of each training.
-        refused: Videos that could not be used, and why.
+        refused: How many videos could not be used.
         path: The page.
     """
     sections = [Section("Verdict", "\n\n".join(verdict(judged.scores)))]
@@ -62,7 +63,7 @@ def audio_visual_page(judged: Judged, trainings: Mapping[str, Path], refused: Se
     for name, folder in trainings.items():
         pictures = [folder / "pictures" / "training.png", folder / "pictures" / "clip.png"]
         sections.append(Section(f"Training of {name}", "Without any label.", None, pictures))
-    sections.append(Section("Left out", "\n\n".join(refused) or "No video."))
+    sections.append(Section("Left out", f"Videos: {refused}; the command says which, and why. {SHOWN_AS}"))
     html_report("Sound and sight", sections, path)
 
 

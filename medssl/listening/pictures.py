@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from medssl.evaluation.clips import spread
 from medssl.evaluation.retrieval import nearest_neighbours
 from medssl.listening.moments import Moments, Record
 from medssl.report.figures import arm_color, save
+from medssl.tracking import hashed
 
 _QUERIES, _FOUND = 5, 6
 _NEAR_S = 0.5
@@ -22,7 +22,7 @@ _SOUND, _EDGE = "magma", "#555555"
 _GRID = {"color": "#dddddd", "linewidth": 0.6}
 
 
-def correspondence_picture(moments: Moments, path: Path, title: str) -> None:
+def correspondence_picture(moments: Moments, path: Path) -> None:
     """Draw over time how probable it is that the sound is the picture's, and how loud it is."""
     figure = Figure(figsize=(11, 4.6), facecolor="white", layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
@@ -43,7 +43,6 @@ def correspondence_picture(moments: Moments, path: Path, title: str) -> None:
         axes.grid(**_GRID)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
@@ -158,7 +157,7 @@ class Gallery:
 
     def _caption(self, place: int) -> str:
         when = f"{self.times_s[place]:.1f} s"
-        return when if len(set(self.videos)) == 1 else f"{shorten(self.videos[place], 16, placeholder='…')} {when}"
+        return when if len(set(self.videos)) == 1 else f"{hashed(self.videos[place])} {when}"  # pictures are tracked
 
     def _is_near(self, a: int, b: int) -> bool:
         return self.videos[a] == self.videos[b] and abs(float(self.times_s[a] - self.times_s[b])) <= _NEAR_S

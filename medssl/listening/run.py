@@ -1,5 +1,6 @@
 """Videos through a method of sound and sight: results of each, what is alike in all, and a page about them."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from medssl.anonymity import SHOWN_AS, without_names, write_key
 from medssl.data.sight_and_sound import stream_with_sound
 from medssl.data.sound_check import scan_audio
 from medssl.data.video import VideoFrames
@@ -28,7 +30,7 @@ from medssl.listening.scores import (
 )
 from medssl.listening.truth import heard_things, located, read_truth
 from medssl.report.page import Section, html_report
-from medssl.tracking import RunLike
+from medssl.tracking import RunLike, hashed
 
 _SHOWN = 8  # moments of a video with their heat
 _PAGES_VIDEOS = 12  # videos whose pictures the page shows
@@ -117,9 +119,10 @@ def listen_to(
     )
     table = pd.DataFrame([{"video": name, **numbers} for name, numbers in outcome.numbers.items()])
     write_table(out / "videos.csv", table)
+    write_key(out, outcome.videos)
     _page(outcome, numbers, table, pictures, out)
     run.log_metrics(numbers, 0)
-    run.log_table(table.drop(columns="video"), "videos")
+    run.log_table(without_names(table), "videos")
     for picture in pictures:
         run.log_file(picture, "pictures")
     run.log_file(out / "report.html")
@@ -149,8 +152,7 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
         except InputError as error:
             outcome.left_out[f"{source.name}: the sound of overlay.mp4"] = str(error)
     else:
-        for _ in shown:
-            pass
+        deque(shown, maxlen=0)  # moments are noted as they pass
     moments = record.moments()
     heard = Heard(moments)
     if truth is not None:
@@ -159,11 +161,12 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
         if heard.found is None:
             outcome.left_out[f"{source.name}: localisation"] = "nothing sounds in it."
     write_table(place / "moments.csv", moments_table(heard))
-    correspondence_picture(moments, place / "correspondence.png", source.name)
+    correspondence_picture(moments, place / "correspondence.png")
     _moments_picture(record, moments, place / "moments.png")
     outcome.videos[source.name], outcome.records[source.name] = heard, record
     outcome.numbers[source.name] = video_numbers(heard)
-    outcome.told[source.name] = scan_audio(source.path).messages()
+    messages = scan_audio(source.path).messages()
+    outcome.told[source.name] = [message.removeprefix(f"{source.path}: ") for message in messages]
 
 
 def moments_table(heard: Heard) -> pd.DataFrame:
@@ -237,9 +240,12 @@ def _page(outcome: Outcome, numbers: dict[str, float], table: pd.DataFrame, pict
     sections.append(Section("What is alike", alike, None, pictures))
     for name in list(outcome.videos)[:_PAGES_VIDEOS]:
         told = "\n\n".join(outcome.told[name])
-        sections.append(Section(name, told, None, [out / name / "correspondence.png", out / name / "moments.png"]))
-    left_out = [f"{what}: {why}" for what, why in outcome.left_out.items()] + outcome.refused
-    sections.append(Section("Left out", "\n\n".join(left_out) or "Nothing."))
-    sections.append(Section("Numbers of each video", "", table))
+        shown = [out / name / "correspondence.png", out / name / "moments.png"]
+        sections.append(Section(f"Video {hashed(name)}", told, None, shown))
+    left_out = (
+        f"Videos: {len(outcome.refused)}, results of others: {len(outcome.left_out)}; summary.json says which, why."
+    )
+    sections.append(Section("Left out", left_out if outcome.refused or outcome.left_out else "Nothing."))
+    sections.append(Section("Numbers of each video", SHOWN_AS, without_names(table)))
     sections.append(Section("Numbers", "", pd.DataFrame({"what": list(numbers), "value": list(numbers.values())})))
     html_report("Sound and sight", sections, out / "report.html")

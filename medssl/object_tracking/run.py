@@ -23,6 +23,7 @@ from medssl.object_tracking.pictures import over_time_picture
 from medssl.object_tracking.results import CONFIDENCE, MASKS, POINTS, Results, write_mask_volume, write_overlay
 from medssl.object_tracking.truth import Truth, follow_both_ways
 from medssl.report.page import Section, html_report
+from medssl.stages import Summary
 from medssl.tracking import RunLike
 
 SUMMARY = "summary.json"
@@ -60,21 +61,6 @@ class TrackOptions:
     overlay: bool = True
 
 
-@dataclass(frozen=True)
-class TrackSummary:
-    """What became of a recording.
-
-    Attributes:
-        numbers: By name.
-        sentences: What to know.
-        left_out: What was not made, and why.
-    """
-
-    numbers: dict[str, float]
-    sentences: list[str]
-    left_out: dict[str, str]
-
-
 def check_frames(named: str, frames: Frames, options: TrackOptions) -> None:
     """Refuse what leaves nothing to follow.
 
@@ -102,7 +88,7 @@ def track_recording(
     name: str = "the method",
     truth: Truth | None = None,
     others: Mapping[str, Follower] | None = None,
-) -> TrackSummary:
+) -> Summary:
     """Make all results in ``out``; earlier ones are removed first, ``summary.json`` comes last.
 
     Args:
@@ -152,7 +138,7 @@ def track_recording(
     _log(run, numbers, table, out)
     told = {"sentences": sentences, "left_out": left_out, "numbers": numbers, "damaged_frames": damaged}
     write_json(out / SUMMARY, told | {"made_of": made_of})
-    return TrackSummary(numbers, sentences, left_out)
+    return Summary(numbers, sentences, left_out)
 
 
 def _remove(out: Path) -> None:

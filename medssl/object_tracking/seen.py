@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.data.sequence import Frames
+from medssl.data.video import VideoFrames
 from medssl.errors import InputError
 
 _REVERSED_AT_ONCE = 16  # frames that are held to be read forwards and given backwards: decoders only go forwards
@@ -38,15 +39,18 @@ def frames_from(frames: Frames, first: int, last: int) -> Iterator[Seen]:
 
 
 def _read(frames: Frames, indices: Sequence[int]) -> Iterator[Seen]:
-    """Read ascending frames; one that raises is black, and reading goes on after it."""
-    knows_damage = hasattr(frames, "damaged")  # a video, which patches damage up and tells
+    """Read ascending frames; one that cannot be read is black, and reading goes on after it.
+
+    Raises:
+        InputError: A video's pictures change size.
+    """
     pictures = frames.read(indices)
     for place, index in enumerate(indices):
         try:
             picture = next(pictures)
-            whole = not knows_damage or index not in getattr(frames, "damaged")  # noqa: B009 - Frames need not have it
+            whole = index not in frames.damaged
         except InputError:
-            if knows_damage:
+            if isinstance(frames, VideoFrames):  # it gives damaged frames too, and refuses another size alone
                 raise
             picture, whole = np.zeros((*frames.size, 3), dtype=np.uint8), False
             pictures = frames.read(indices[place + 1 :])

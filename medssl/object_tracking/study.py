@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from medssl.clip_training import ClipTraining
+from medssl.clip_stage import ClipPlan
 from medssl.errors import InputError
 from medssl.evaluation.tables import write_table
 from medssl.files import read_json, write_aside, write_json
@@ -19,7 +19,7 @@ from medssl.object_tracking.followers import Follower
 from medssl.object_tracking.mask_files import load_mask, mask_path, write_mask
 from medssl.object_tracking.masked_recordings import MaskedRecording
 from medssl.stages import stage
-from medssl.train_video import VideoRecipe
+from medssl.tracking import hashed
 from medssl.video_method import CorrespondenceMethod
 
 TRACKERS = tuple(sorted(name for name, method in VIDEO.items() if issubclass(method, CorrespondenceMethod)))
@@ -30,45 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrackingPlan:
-    """What is trained, and how.
-
-    Args:
-        methods: Their names.
-        method_arguments: Own arguments, by method.
-        encoder: Name of the encoder.
-        encoder_arguments: Its own arguments.
-        steps: Optimiser steps, of each method.
-        recipe: How each is trained.
-        seed: Of all that is drawn.
-    """
-
-    methods: tuple[str, ...]
-    method_arguments: Mapping[str, Mapping[str, Any]]
-    encoder: str
-    encoder_arguments: Mapping[str, Any] | None
-    steps: int
-    recipe: VideoRecipe
-    seed: int
+class TrackingPlan(ClipPlan):
+    """Methods of correspondence that are compared."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared, before anything is done.
-
-        Raises:
-            InputError: A method does not find things again, is named twice, or arguments are for none of them.
-        """
-        if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise InputError(f"--methods names the methods to compare, each once; got {list(self.methods)}.")
-        for name in self.methods:
-            if name not in TRACKERS:
-                raise InputError(f"'{name}' does not find things again. Methods: {', '.join(TRACKERS)}.")
-        if strange := sorted(set(self.method_arguments) - set(self.methods)):
-            raise InputError(f"--method_arguments are for '{strange[0]}', which is not among --methods.")
-
-    def training(self, method: str) -> ClipTraining:
-        """What a method's training is made of."""
-        arguments = self.method_arguments.get(method, {})
-        return ClipTraining(method, arguments, self.encoder, self.encoder_arguments, self.steps, self.recipe, self.seed)
+        """Refuse methods that do not find things again, see ``require``."""
+        self.require(TRACKERS, "does not find things again")
 
 
 @dataclass(frozen=True)
@@ -138,7 +105,7 @@ def strips(scored: Sequence[Scored], recordings: Sequence[MaskedRecording], fold
         shown = {name: found for some in scored for name, found in some.shown(one).items()}
         if shown:
             frames, truth, _, given = one.opened()
-            path = folder / f"{one.name}.png"
+            path = folder / f"{hashed(one.name)}.png"  # is tracked
             comparison_picture(Comparison(pd.DataFrame(), shown), frames, given, truth, path)
             yield path
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medssl.anonymity import SHOWN_AS, without_names
 from medssl.evaluation.tracking import TRACKING_SCORES, tracking_summary
 from medssl.object_tracking.comparison import STAYING, readable, verdict
 from medssl.report.page import Section, html_report
@@ -44,7 +45,7 @@ def write_page(
     methods: Sequence[str],
     trainings: Mapping[str, Path],
     pictures: Sequence[Path],
-    left_out: Mapping[str, str],
+    left_out: int,
     path: Path,
 ) -> pd.DataFrame:
     """Write the page.
@@ -54,7 +55,7 @@ def write_page(
         methods: That were trained.
         trainings: Folder of each one's training.
         pictures: Of recordings, below each other.
-        left_out: What could not be used, and why.
+        left_out: How many recordings could not be used.
         path: The page.
 
     Returns:
@@ -69,9 +70,9 @@ def write_page(
             Section("Verdict", "\n\n".join(study_verdict(table, methods))),
             Section("Scores", _TOLD, readable(table)),
             Section("What was followed", "The truth above, and what each way made of the first mask.", None, pictures),
-            Section("Each object", "Means over its frames.", each),
+            Section("Each object", "Means over its frames.", without_names(each)),
             Section("Trainings", f"Of {', '.join(trainings)}, without any mask.", None, losses),
-            Section("Left out", "\n\n".join(f"{what}: {why}" for what, why in left_out.items()) or "Nothing."),
+            Section("Left out", f"Recordings: {left_out}; the command says which, and why. {SHOWN_AS}"),
         ],
         path,
     )

@@ -31,6 +31,7 @@ from medssl.geometry import reproject
 from medssl.methods.stereo_depth import StereoDepth
 from medssl.photometric import photometric_error
 from medssl.report.disparity import disparity_pictures
+from medssl.tracking import hashed
 from medssl.video_method import DepthMethod
 
 Floats = NDArray[np.float64]
@@ -197,14 +198,15 @@ def _draw(
     known = like[np.isfinite(like) & data.valid(i, t)]
     low, high = np.percentile(known, _RANGE) if len(known) else (0.0, 1.0)
     left, right = data.frame(i, t).transpose(1, 2, 0), data.right(i, t).transpose(1, 2, 0)
+    shown_as = hashed(data.names[i])  # pictures are tracked
     shown = {name: one for name, one in found.items() if name not in (CONSTANT, FILLED)}
     return disparity_pictures(
         left,
         right,
         shown,
-        out / f"{data.names[i]}_{t:08d}",
+        out / f"{shown_as}_{t:08d}",
         limits=(float(low), float(max(high, low + 1))),
         truth=truth,
         hidden=None if truth is None else hidden_from_right(truth),
-        title=f"{data.names[i]}, frame {t}",
+        title=f"{shown_as}, frame {t}",
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medssl.anonymity import SHOWN_AS
 from medssl.evaluation.disparity import disparity_summary
 from medssl.evaluation.matching import MatchingScores
 from medssl.report.page import Section, html_report
@@ -57,7 +58,7 @@ def stereo_page(
     methods: Mapping[str, Path],
     units: Sequence[str],
     no_matcher: str,
-    more: Sequence[Path],
+    more: int,
     path: Path,
 ) -> None:
     """Write the page.
@@ -67,7 +68,7 @@ def stereo_page(
         methods: By name, the folder of each training.
         units: Of the recordings' lengths.
         no_matcher: Why semi-global matching was left out; empty where it was run.
-        more: Pages of whole recordings, to name.
+        more: How many whole recordings have a page of their own.
         path: The page.
     """
     sections = [Section("Verdict", "\n\n".join(verdict(scores, list(methods))))]
@@ -82,12 +83,15 @@ def stereo_page(
     if len(scores.indirect):
         text = f"{_NOT_TRUTH}\n\n{_matcher_told(no_matcher)}"
         sections.append(Section("What is told without a truth", text, indirect_table(scores.indirect)))
-    sections.append(Section("Pictures", "All disparities of a frame in the same colours.", None, scores.pictures))
+    sections.append(
+        Section("Pictures", f"All disparities of a frame in the same colours. {SHOWN_AS}", None, scores.pictures)
+    )
     for name, folder in methods.items():
         pictures = [folder / "pictures" / "training.png", folder / "pictures" / "clip.png"]
         sections.append(Section(f"Training of {name}", "Without any truth, on these recordings.", None, pictures))
     if more:
-        sections.append(Section("Whole recordings", "\n\n".join(str(one) for one in more)))
+        told = f"{more} have a page of their own: recordings/<method>/<recording>/report.html. {SHOWN_AS}"
+        sections.append(Section("Whole recordings", told))
     html_report("Depth from stereo", sections, path)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.data.sequence import VideoSequence
 from medssl.data.stereo import require_stereo
-from medssl.depth_results.run import DepthOptions, depth_of_recording, is_done
+from medssl.depth_results.run import DepthOptions, depth_of_recording
 from medssl.errors import InputError
 from medssl.evaluation.disparity import rig_of
 from medssl.files import value_hash
-from medssl.stages import continued_run
-from medssl.tracking import RunLike, Tracker
+from medssl.stages import continued_run, is_done
+from medssl.tracking import RunLike, Tracker, hashed
 from medssl.video_inference import DepthInference
 from medssl.video_method import DepthMethod
 
@@ -100,7 +100,7 @@ def whole_recordings(
             if is_done(place, identity):
                 continue
             try:
-                with continued_run(tracker, book, f"{name}, {recording}", parent) as run:
+                with continued_run(tracker, book, f"{name}, {hashed(recording)}", parent) as run:
                     depth_of_recording(DepthInference(method), data, i, place, options, run, identity)
             except InputError as error:
                 logger.warning("No results of the whole recording: %s", error)

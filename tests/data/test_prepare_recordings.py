@@ -40,6 +40,10 @@ class Waves:
     def files(self) -> tuple[Path, ...]:
         return (self.file,)
 
+    @property
+    def damaged(self) -> tuple[int, ...]:
+        return ()
+
     def __len__(self) -> int:
         return self.count
 

@@ -14,13 +14,14 @@ from recordings import HEIGHT, WIDTH
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.data.video import open_frames
 from medssl.depth_results import pictures
-from medssl.depth_results.run import DepthOptions, DepthSummary, depth_of_recording, is_done
+from medssl.depth_results.run import DepthOptions, depth_of_recording
 from medssl.depth_results.surface import SceneOptions
 from medssl.errors import InputError
 from medssl.evaluation.trajectory import read_kitti, read_tum
 from medssl.networks import build_encoder
 from medssl.reconstruction.mesh import read_mesh
 from medssl.reconstruction.point_cloud import read_points
+from medssl.stages import Summary, is_done
 from medssl.tracking import NullRun
 from medssl.video_inference import DepthInference
 
@@ -29,7 +30,7 @@ FEW = SceneOptions(mesh=False, fly_frames=0)
 
 def run(
     data: PreparedRecordings, out: Path, options: DepthOptions = DepthOptions(scene=FEW, overlay=False), **stub: object
-) -> DepthSummary:
+) -> Summary:
     method = Stub(build_encoder("unet", 3, 2, channels=(4, 4), norm="group"), **stub)  # type: ignore[arg-type]
     return depth_of_recording(DepthInference(method), data, 0, out, options, NullRun(), "key")
 
@@ -41,7 +42,7 @@ def one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DepthSummary]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     """Everything, of a method whose depth is half the truth, in a recording with poses and points in mm."""
     for name in ("av", "pyvista", "skimage"):
         pytest.importorskip(name)
@@ -51,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DepthSummary]
     return root / "out", run(data, root / "out", options, factor=2.0)
 
 
-def test_depth_has_the_scale_of_the_recordings_points(whole: tuple[Path, DepthSummary]) -> None:
+def test_depth_has_the_scale_of_the_recordings_points(whole: tuple[Path, Summary]) -> None:
     out, _ = whole
     scale = json.loads((out / "depth" / "scale.json").read_text())
     assert scale["unit"] == "mm" and scale["banner"] == "Lengths in mm"
@@ -66,7 +67,7 @@ def test_depth_has_the_scale_of_the_recordings_points(whole: tuple[Path, DepthSu
         assert (np.asarray(Image.open(out / "valid" / f"{t:08d}.png")) == 255).all()
 
 
-def test_points_and_surface_lie_on_the_plane(whole: tuple[Path, DepthSummary]) -> None:
+def test_points_and_surface_lie_on_the_plane(whole: tuple[Path, Summary]) -> None:
     out, _ = whole
     cloud, mesh = read_points(out / "points.ply"), read_mesh(out / "mesh.ply")
     assert cloud.unit == mesh.unit == "mm"
@@ -76,7 +77,7 @@ def test_points_and_surface_lie_on_the_plane(whole: tuple[Path, DepthSummary]) -
     assert len(np.unique(np.floor(cloud.positions / 0.25), axis=0)) >= 0.9 * len(cloud.positions)  # thinned
 
 
-def test_the_path_is_the_recordings_in_both_forms(whole: tuple[Path, DepthSummary]) -> None:
+def test_the_path_is_the_recordings_in_both_forms(whole: tuple[Path, Summary]) -> None:
     out, _ = whole
     times, poses = read_tum(out / "trajectory_tum.txt")
     np.testing.assert_allclose(times, np.arange(FRAMES) / 25)
@@ -84,7 +85,7 @@ def test_the_path_is_the_recordings_in_both_forms(whole: tuple[Path, DepthSummar
     np.testing.assert_allclose(read_kitti(out / "trajectory_kitti.txt"), true_poses(), atol=1e-12)
 
 
-def test_scores_are_perfect_where_depth_and_motion_are(whole: tuple[Path, DepthSummary]) -> None:
+def test_scores_are_perfect_where_depth_and_motion_are(whole: tuple[Path, Summary]) -> None:
     out, summary = whole
     table = pd.read_csv(out / "metrics.csv")
     ours = table[table["method"] == "method"]
@@ -94,7 +95,7 @@ def test_scores_are_perfect_where_depth_and_motion_are(whole: tuple[Path, DepthS
     assert summary.numbers["depth/delta_1"] == 1 and summary.numbers["path/ate_rmse"] < 1e-5
 
 
-def test_videos_hold_every_frame_with_a_banner(whole: tuple[Path, DepthSummary]) -> None:
+def test_videos_hold_every_frame_with_a_banner(whole: tuple[Path, Summary]) -> None:
     out, _ = whole
     overlay, flight = open_frames(out / "overlay.mp4"), open_frames(out / "fly_through.mp4")
     assert len(overlay) == FRAMES and len(flight) == 3
@@ -104,7 +105,7 @@ def test_videos_hold_every_frame_with_a_banner(whole: tuple[Path, DepthSummary])
     assert (middle[30:] > 20).any(-1).mean() > 0.5  # the plane is in view
 
 
-def test_the_summary_tells_speed_coverage_and_registration(whole: tuple[Path, DepthSummary]) -> None:
+def test_the_summary_tells_speed_coverage_and_registration(whole: tuple[Path, Summary]) -> None:
     out, summary = whole
     told = json.loads((out / "summary.json").read_text())
     assert told["left_out"] == summary.left_out == {}

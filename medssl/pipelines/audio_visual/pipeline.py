@@ -121,8 +121,7 @@ def run(
         def judged(results: Path) -> None:
             untrained = cast(AudioVisual, asked[next(iter(asked))].learner(data.channels).eval())
             found = judge({**trained, RANDOM: untrained}, held_out, sources, results, pairs=pairs, every_s=every_s)
-            reasons = [one.reason for one in data.refused]
-            audio_visual_page(found, folders, reasons, results / "report.html")
+            audio_visual_page(found, folders, len(data.refused), results / "report.html")
             parent.log_table(main_table(found.scores), "scores")
             parent.log_folder(results / "pictures", "pictures")
             parent.log_file(results / "report.html")

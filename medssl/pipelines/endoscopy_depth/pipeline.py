@@ -96,7 +96,7 @@ def run(
         InputError: An argument cannot be used, or the recording does not tell its geometry.
     """
     asked = replace(recipe, held_out_points=held_out_points)
-    given = (method_arguments or {}, encoder, encoder_arguments, steps, asked, recipe_arguments or {}, seed)
+    given = (method_arguments or {}, encoder, encoder_arguments, steps, asked, seed, recipe_arguments or {})
     plan = DepthPlan(tuple(methods), *given)
     if results_of is not None and results_of not in methods:
         raise InputError(f"--results_of {results_of}: is not one of --methods {', '.join(methods)}.")

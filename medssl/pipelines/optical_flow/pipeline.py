@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from medssl.anonymity import write_key
 from medssl.clip_stage import train_once
 from medssl.clip_training import ClipTraining
 from medssl.commands.pretrain_clips import prepared_recordings, split_recordings
@@ -106,6 +107,7 @@ def run(
                 variational=not missing,
             )
             scores.save(results)
+            write_key(results, prepared.names)
             flow_page(scores, out / "training", missing, results / "report.html")
             parent.log_table(main_table(scores), "scores")
             parent.log_folder(results / "pictures", "pictures")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from medssl.anonymity import write_key
 from medssl.clip_stage import train_once
 from medssl.clip_training import ClipTraining
 from medssl.commands.prepare import recordings_of
@@ -140,8 +141,9 @@ def run(
                 matching=not no_matcher,
             )
             scores.save(results)
+            write_key(results, data.names)
             units = sorted({data.unit(i) for i in range(len(data))})
-            stereo_page(scores, folders, units, no_matcher, pages, results / "report.html")
+            stereo_page(scores, folders, units, no_matcher, len(pages), results / "report.html")
             parent.log_table(main_table(scores), "scores")
             parent.log_folder(results / "pictures", "pictures")
             parent.log_file(results / "report.html")

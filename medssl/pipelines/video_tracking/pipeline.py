@@ -4,7 +4,7 @@ Vondrick et al., "Tracking Emerges by Colorizing Videos", ECCV 2018, https://arx
 Efros, "Space-Time Correspondence as a Contrastive Random Walk", NeurIPS 2020, https://arxiv.org/abs/2006.14613.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from medssl.anonymity import without_names, write_key
 from medssl.clip_stage import train_once
 from medssl.commands.depth import method_folder
 from medssl.commands.pretrain_clips import prepared_recordings, split_recordings
@@ -45,7 +46,7 @@ def run(
     test: Path,
     out: Path,
     *,
-    methods: list[str] = ["video_colorization", "cycle_walk"],  # noqa: B006 - never changed
+    methods: Sequence[str] = ("video_colorization", "cycle_walk"),
     flow: str | None = None,
     steps: int = 2000,
     recipe: VideoRecipe = VideoRecipe(batch_size=4, learning_rate=3e-4),
@@ -131,10 +132,11 @@ def run(
         results = out / "results"
         pictures = list(strips(scored, tests, results / "pictures"))
         trainings = {name: out / "trainings" / name for name in methods}
-        table = write_page(rows, methods, trainings, pictures, left_out, results / "report.html")
+        table = write_page(rows, methods, trainings, pictures, len(left_out), results / "report.html")
+        write_key(results, [one.name for one in tests])
         write_table(results / "metrics.csv", rows)
         write_table(results / "metrics_summary.csv", table)
-        parent.log_table(rows, "metrics")
+        parent.log_table(without_names(rows), "metrics")
         parent.log_table(table, "metrics_summary")
         parent.log_folder(results / "pictures", "pictures")
         parent.log_file(results / "report.html")
@@ -168,4 +170,4 @@ def _low(recipe: VideoRecipe) -> torch.dtype:
 def _log(run: RunLike, rows: pd.DataFrame) -> None:
     for row in tracking_summary(rows).to_dict("records"):
         run.log_metrics({f"{row['method']}/{key}": value for key, value in row.items() if key.endswith("_mean")}, 0)
-    run.log_table(rows, "scores")
+    run.log_table(without_names(rows), "scores")
