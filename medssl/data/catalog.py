@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,9 @@ def _freesurfer_subject(folder: Path, labels: str) -> Scan | None:
 def from_datalist(path: Path) -> list[Scan]:
     """List the scans of a Decathlon or MONAI datalist: lists of {"image": ..., "label": ...}, or of image names.
 
+    Scans are called after their files, and where two files have one name (case1/t1.nii.gz, case2/t1.nii.gz) all of them
+    after their folders too (case1_t1).
+
     Raises:
         InputError: It is no datalist, or names a file outside its folder.
     """
@@ -212,11 +215,13 @@ def from_datalist(path: Path) -> list[Scan]:
         raise InputError(
             f'{path}: is no datalist; expected {{"training": [{{"image": "...", "label": "..."}}], "test": [...]}}.'
         )
-    return [
+    scans = [
         _from_entry(path, f"{part}[{i}]", "test" if part == "testing" else part, entry)
         for part, entries in lists.items()
         for i, entry in enumerate(entries)
     ]
+    alike = len({scan.name for scan in scans}) < len(scans)
+    return [_named_by_path(scan, path.parent) for scan in scans] if alike else scans
 
 
 def from_dicom(root: Path) -> list[Scan]:
@@ -263,6 +268,11 @@ def _from_entry(datalist: Path, where: str, part: str, entry: Any) -> Scan:
     return Scan(stem_of(image), _subject(stem_of(image)), image, label, part=part, unlabelled=missing)
 
 
+def _named_by_path(scan: Scan, root: Path) -> Scan:
+    name = "_".join((*scan.image.parent.relative_to(root).parts, stem_of(scan.image)))
+    return replace(scan, name=name, subject=_subject(name))
+
+
 def _inside(datalist: Path, where: str, name: str) -> Path:
     """A path of a datalist, which may not leave the datalist's folder."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -286,7 +296,7 @@ def _with_subject(scan: Scan, source: Path, pattern: str) -> Scan:
     if found is None:
         raise InputError(f"{scan.image}: the subject pattern '{pattern}' finds nothing in '{relative}'.")
     subject = found[1] if found.re.groups else found[0]
-    return Scan(scan.name, subject, scan.image, scan.label, scan.protocol, part=scan.part, unlabelled=scan.unlabelled)
+    return replace(scan, subject=subject)
 
 
 def _refuse_same_names(scans: Iterable[Scan]) -> None:

@@ -120,6 +120,17 @@ def test_a_datalist_names_scans_and_their_parts(tmp_path, as_folder):
     assert [s.part for s in scans] == ["training", "test"]
 
 
+def test_where_files_of_a_datalist_have_one_name_all_are_called_after_their_folders_too(tmp_path):
+    names = ["sub-01/t1.nii.gz", "sub-02/t1.nii.gz", "sub-02/t2.nii.gz"]
+    (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": name} for name in names]}))
+    scans = catalog(tmp_path / "list.json")
+    assert [(scan.name, scan.subject) for scan in scans] == [
+        ("sub-01_t1", "sub-01"),
+        ("sub-02_t1", "sub-02"),
+        ("sub-02_t2", "sub-02"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["../secret.nii.gz", "/etc/passwd", "a/../../b.nii"])
 def test_a_datalist_cannot_leave_its_folder(tmp_path, name):
     (tmp_path / "list.json").write_text(json.dumps({"training": [{"image": name}]}))
