@@ -1,8 +1,11 @@
 """The promises that the project's own files make to each other."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,28 @@ def test_the_wheel_takes_its_version_from_the_package() -> None:
 
     assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "medssl/__init__.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", medssl.__version__)
+
+
+def test_the_wheel_holds_the_package_with_its_pipelines_and_nothing_else(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        wheel.extractall(tmp_path / "installed")
+    assert held == {path.relative_to(ROOT).as_posix() for path in tracked("-co", "--exclude-standard", "medssl")}
+    asked = subprocess.run(
+        [sys.executable, "-m", "medssl", "run", "no_such_pipeline"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode != 0 and "brain_segmentation" in asked.stderr
 
 
 def test_no_source_file_is_longer_than_a_reader_can_hold() -> None:
