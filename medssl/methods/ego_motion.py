@@ -62,7 +62,9 @@ class EgoMotion(DepthMethod):
         augment: Mirror images, and colours that only the networks see; the paper crops.
         pose_channels: Levels of the encoder of pairs that motion and explainability are told from, a light U-Net's with
             group normalisation.
-        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``.
+        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``. The
+            published code's 0.01 is for a hundred times more steps: in few, depth runs into its nearest limit before
+            the camera is seen to move.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class EgoMotion(DepthMethod):
         neighbours: Neighbours = Neighbours(),
         augment: ClipAugment = ClipAugment(),
         pose_channels: Sequence[int] = (16, 32, 64, 128, 256),
-        pose_scale: float = 0.01,
+        pose_scale: float = 0.1,
     ) -> None:
         super().__init__()
         if scales < 1:

@@ -78,7 +78,9 @@ class Monodepth2(DepthMethod):
         augment: Mirror images, and colours that only the networks see.
         pose_channels: Levels of the encoder of pairs that the motion is told from, a light U-Net's with group
             normalisation; the paper's is another ResNet-18.
-        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``.
+        pose_scale: The motion's outputs are multiplied by it; translations are in ten times ``min_depth``. The
+            published code's 0.01 is for a hundred times more steps: in few, depth runs into its nearest limit before
+            the camera is seen to move.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Monodepth2(DepthMethod):
         neighbours: Neighbours = Neighbours(),
         augment: ClipAugment = ClipAugment(),
         pose_channels: Sequence[int] = (16, 32, 64, 128, 256),
-        pose_scale: float = 0.01,
+        pose_scale: float = 0.1,
     ) -> None:
         super().__init__()
         if not sources or set(sources) - set(get_args(Source)) or len(set(sources)) < len(sources):
