@@ -33,6 +33,7 @@ _STILL_FRAMES = 5
 _STAYING = 0.9  # of the difference is counted where a block stays
 _CHANGE = 0.6  # from which a frame may begin another scene; steady motion comes to 0.45
 _GONE = 0.5  # of a change, what must stay in the next frame
+_STEP = 1.25  # times the change of the calmer frame beside it; motion grows and ebbs over several frames
 _CUT_OUTLIER = 6.0  # robust standard deviations above the frames around
 _AROUND = 12  # frames before and after
 
@@ -238,7 +239,9 @@ def _find_cuts(rows: list[_Measured]) -> NDArray[np.bool_]:
     """A cut changes the picture far more than the frames around it do, and for good: a flash is gone in the next."""
     change, across = (np.array([getattr(row, name) for row in rows]) for name in ("change", "across"))
     flash = np.append(across[1:], np.inf) < _GONE * change  # the frame after is as the one before
-    return (change > _CHANGE) & _is_outlier(change) & ~flash & ~np.roll(flash, 1)
+    before, after = np.append(np.inf, change[:-1]), np.append(change[1:], np.inf)
+    calmer = np.minimum(before, after)  # that of a scene of one frame is on its other side
+    return (change > _CHANGE) & (change > _STEP * calmer) & _is_outlier(change) & ~flash & ~np.roll(flash, 1)
 
 
 def _is_outlier(values: NDArray[np.float64]) -> NDArray[np.bool_]:

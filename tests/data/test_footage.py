@@ -184,3 +184,8 @@ def test_a_real_laparoscopy_has_nothing_amiss_and_is_cut_where_another_video_beg
     first, later = (list(video.read(range(start, start + 15))) for start in (0, 50))
     assert inspect(Listed(first)).messages() == []
     assert cuts(Listed(first + later)).tolist() == [15]
+
+
+@pytest.mark.real_data
+def test_a_real_drive_whose_motion_grows_and_ebbs_is_one_scene(real_data):
+    assert len(cuts(open_frames(real_data / "stereo" / "kitti_seq" / "image_l_kitti"))) == 0
