@@ -86,13 +86,84 @@ def carry(
         What is found for each frame after the first.
     """
     frames = iter(embeddings)
-    first = next(frames)
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=propagation.recent)
+    memory = Memory(next(frames), labels, propagation)
     for query in frames:
-        context, known = zip((first, labels), *recent, strict=True)
-        found = propagate(query, torch.stack(context, 1), torch.stack(known, 1), propagation)
-        recent.append((query, found.labels))
-        yield found
+        yield memory.carry(query)
+
+
+class _Remembered(NamedTuple):
+    """A frame's embeddings, its labels, and which objects were given in it, (B, objects, 1, 1), bool."""
+
+    embeddings: Tensor
+    labels: Tensor
+    given: Tensor
+
+
+class Memory:
+    """What the next frame is compared with: the frames whose labels were given, and the last ones.
+
+    Args:
+        first: Embeddings of the first frame, (B, D, h, w).
+        labels: Of it, (B, K, h, w).
+        propagation: How labels are carried.
+    """
+
+    def __init__(self, first: Tensor, labels: Tensor, propagation: Propagation = Propagation()) -> None:
+        self.propagation = propagation
+        self.given = deque([_Remembered(first, labels, _shown(labels[:, 1:]))])
+        self.recent: deque[_Remembered] = deque(maxlen=propagation.recent)
+
+    def carry(self, query: Tensor, marks: Tensor | None = None) -> Propagated:
+        """Find the labels of the next frame, (B, D, h, w).
+
+        Args:
+            query: Its embeddings.
+            marks: Shares that show objects which are given in it, (B, K - 1, h, w). It is then remembered as the first
+                frame is, and objects that were not given in earlier ones are looked for there: else these would say
+                that they show none.
+        """
+        context, known, _ = zip(*self.given, *self.recent, strict=True)
+        found = propagate(query, torch.stack(context, 1), torch.stack(known, 1), self.propagation)
+        if marks is None:
+            self.recent.append(_Remembered(query, found.labels, torch.zeros_like(self.given[0].given)))
+            return found
+        now = _Remembered(query, with_marks(found.labels, marks, _shown(marks)), _shown(marks))
+        for frames in (self.given, self.recent):
+            for n, one in enumerate(frames):
+                frames[n] = self._told(one, now)
+        self.given.append(now)
+        marked = marks.sum(1, keepdim=True) > 0  # is not hidden, new as it may look
+        similarity, hidden = found.similarity.masked_fill(marked, 1.0), found.hidden & ~marked
+        return Propagated(now.labels, now.labels.amax(1, keepdim=True), similarity, hidden)
+
+    def _told(self, before: _Remembered, now: _Remembered) -> _Remembered:
+        """Find the objects that are given now, and were not then, in a frame that is remembered."""
+        anew = now.given & ~before.given
+        if not anew.any():
+            return before
+        back = propagate(before.embeddings, now.embeddings.unsqueeze(1), now.labels.unsqueeze(1), self.propagation)
+        return before._replace(labels=with_marks(before.labels, back.labels[:, 1:] * anew, anew))
+
+
+def with_marks(labels: Tensor, marks: Tensor, marked: Tensor) -> Tensor:
+    """Put objects that are marked into what was found: they are where the marks are, and nowhere else.
+
+    Args:
+        labels: Shares of no object, the first one, and so on, (B, 1 + objects, h, w).
+        marks: Shares that show each object, (B, objects, h, w); 0 of those that are not marked.
+        marked: Which are, (B, objects, 1, 1), bool; the others stay as they were found, where no mark covers them.
+
+    Returns:
+        Shares as ``labels``.
+    """
+    kept = labels[:, 1:] * ~marked
+    uncovered = 1 - marks.sum(1, keepdim=True)
+    return torch.cat([(1 - kept.sum(1, keepdim=True)) * uncovered, kept * uncovered + marks], 1)
+
+
+def _shown(shares: Tensor) -> Tensor:
+    """Which objects have a share anywhere, (B, objects, 1, 1), of (B, objects, h, w)."""
+    return shares.amax((2, 3), keepdim=True) > 0
 
 
 @torch.no_grad()

@@ -102,6 +102,10 @@ def test_it_shows_pictures_of_a_clips_size(name: str, data: PreparedRecordings) 
     with torch.no_grad():
         shown = method.eval().show(one)
     assert shown and all(picture.shape[0] == 2 and picture.ndim == 4 for picture in shown.values())
+    told = {DepthMethod: "depth", FlowMethod: "flow"}
+    for kind, what in told.items():
+        if isinstance(method, kind):
+            assert {"input", what, "warped", "error", "mask"} <= shown.keys()
 
 
 @each

@@ -57,6 +57,11 @@ def test_agrees_with_a_loop_over_all_cells(radius: int, top: int) -> None:
     torch.testing.assert_close(found.confidence, carried.amax(1, keepdim=True))
 
 
+def test_by_default_ten_cells_within_twelve_vote_from_the_first_frame_and_several_recent_ones() -> None:
+    how = Propagation()
+    assert (how.top, how.radius) == (10, 12) and how.recent > 1
+
+
 def test_the_same_picture_keeps_its_labels_at_a_low_temperature() -> None:
     query, labels = unit(1, 16, 5, 7), torch.rand(1, 3, 5, 7)
     found = propagate(query, query.unsqueeze(1), labels.unsqueeze(1), Propagation(temperature=1e-3))

@@ -7,6 +7,7 @@ import torch
 
 from medssl.commands.depth import method_folder
 from medssl.data.prepared_recordings import RecordingPreparation
+from medssl.data.sequence import Frames
 from medssl.data.video import open_frames
 from medssl.errors import InputError
 from medssl.files import content_hash, value_hash
@@ -21,7 +22,7 @@ from medssl.object_tracking.followers import (
     flow_follower,
     untrained,
 )
-from medssl.object_tracking.given import read_given
+from medssl.object_tracking.given import Given, numbered_masks, read_given, read_marks
 from medssl.object_tracking.run import TrackOptions, check_frames, track_recording
 from medssl.object_tracking.truth import read_truth
 from medssl.stages import is_done
@@ -60,9 +61,10 @@ def track(
         out: Folder of masks/ (an indexed PNG per frame) and confidence.csv, or of points.csv; of overlay.mp4,
             masks.nii.gz, metrics.csv, metrics_summary.csv, report.html, summary.json and the MLflow store.
         first: What is followed, of one frame: a mask (PNG, .npy or NIfTI, 0 for none, 1, 2, ... for objects), or points
-            (CSV or JSON: name, x, y in pixels of the full picture).
-        first_frame: Which frame that is, counted from 0.
-        both: Follow backwards from it too.
+            (CSV or JSON: name, x, y in pixels of the full picture). Or a folder of masks that are named as their frames
+            or by these' numbers: objects of later ones are followed from there on, and put right if they were before.
+        first_frame: Which frame that is, counted from 0; the names of a folder's masks tell it.
+        both: Follow backwards from it too, or from the first of several.
         size: Height and width at which the network sees the video; by default those that it learnt from.
         propagation: How labels are carried from frame to frame.
         nifti: Write all masks as one NIfTI too.
@@ -85,10 +87,13 @@ def track(
     if batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, got {batch_size}.")
     seen = RecordingPreparation(size or preparation.size).size  # which refuses sizes that no network takes
-    options = TrackOptions(first_frame, both, nifti, overlay)
     frames = open_frames(video)
+    options = TrackOptions(_first_frame(first, first_frame, frames), both, nifti, overlay)
     check_frames(str(video), frames, options)
-    given = read_given(first, frames.size, first_frame, len(frames))
+    if first.is_dir():
+        given: Given = read_marks(first, frames)
+    else:
+        given = read_given(first, frames.size, first_frame, len(frames))
     known = None if truth is None else read_truth(truth, frames)
     low = torch.bfloat16 if use_bf16(precision) else torch.float32
     files = [path for path in (folder, flow_folder, first, truth, *frames.files) if path is not None]
@@ -121,6 +126,19 @@ def track(
     for what, why in summary.left_out.items():
         print(f"Left out: {what}: {why}")
     print(f"Report: {out / 'report.html'}\nMLflow: {ui_command(out)}")
+
+
+def _first_frame(first: Path, asked: int, frames: Frames) -> int:
+    """The frame whose labels are given, or the first of them."""
+    if not first.is_dir():
+        return asked
+    earliest = min(numbered_masks(first, frames))
+    if asked not in (0, earliest):
+        raise InputError(
+            f"{first}: the names of its masks tell their frames, the first of which is {earliest}; --first_frame "
+            f"{asked} is another one. Leave it out, or give that frame's mask alone."
+        )
+    return earliest
 
 
 def _others(

@@ -15,7 +15,7 @@ from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.data.view import View
 from medssl.errors import InputError
 from medssl.geometry import sample, warp
-from medssl.label_propagation import Propagated, Propagation, carry, decided, keypoints_in
+from medssl.label_propagation import Memory, Propagated, Propagation, decided, keypoints_in, with_marks
 from medssl.method_file import TrainedMethod
 from medssl.methods import build_video_method
 from medssl.networks import build_encoder
@@ -31,9 +31,10 @@ class Followed(NamedTuple):
     Attributes:
         frame: Its number.
         found: The number of the object at each pixel (H, W), or the places of points (N, 2), x and y, pixels.
-        confidence: Of each object or point, 0 to 1: of the votes; NaN from those who do not tell.
+        confidence: Of each object or point, 0 to 1: of the votes; NaN from those who do not tell, and of what is lost.
         similarity: Of the most alike cell, -1 to 1, its mean over the object, or at the point; NaN where none was seen.
-        hidden: Share of the object that looks like nothing known, or 0 or 1 of a point.
+        hidden: Share of the object that looks like nothing known, or 0 or 1 of a point; NaN of what is lost.
+        whole: Whether the frame was decoded without damage.
     """
 
     frame: int
@@ -41,6 +42,7 @@ class Followed(NamedTuple):
     confidence: NDArray[np.float32]
     similarity: NDArray[np.float32]
     hidden: NDArray[np.float32]
+    whole: bool = True
 
 
 class Follower(Protocol):
@@ -54,8 +56,8 @@ class Follower(Protocol):
 class ByLikeness:
     """Follow by embeddings: each cell takes the labels of the cells it most looks like.
 
-    It holds ``batch_size`` frames, and the embeddings of ``propagation.recent`` frames and the first, however long the
-    recording.
+    It holds ``batch_size`` frames, and the embeddings of ``propagation.recent`` frames and of those whose labels are
+    given, however long the recording.
 
     Args:
         method: In evaluation, on its device.
@@ -78,24 +80,23 @@ class ByLikeness:
         stride = self.method.stride
         labels = given.cells(self.size, stride).to(self.device)
         embedded = self._embedded(iter(seen))
-        (frame, _, whole), start = next(embedded)
-        if start is None or not whole:
-            raise InputError(f"Frame {frame}, whose labels are given, cannot be decoded; give those of another frame.")
-        queue = deque([start])
-        carried = carry(_fed(queue), labels, self.propagation)
+        first, start = next(embedded)
+        memory = Memory(_whole(start, first.frame), labels, self.propagation)
         unknown = torch.ones_like(labels[:, :1])
         last = Propagated(labels, labels.amax(1, keepdim=True), unknown, unknown < 0)
-        yield _told(frame, last, given, self.size, stride)._replace(found=_as_given(given))
+        yield _told(first, last, given, self.size, stride)._replace(found=_as_given(given))
         for one, embedding in embedded:
+            marks = given.marks(one.frame, self.size, stride)
+            if marks is not None:
+                marks, embedding = marks.to(self.device), _whole(embedding, one.frame)
             if embedding is None:
                 last = Propagated(last.labels, last.confidence, unknown * torch.nan, unknown > 0)
             else:
-                queue.append(embedding)
                 with self.clock.measure("carrying"):
-                    last = next(carried)
+                    last = memory.carry(embedding, marks)
             with self.clock.measure("enlarging"):
-                told = _told(one.frame, last, given, self.size, stride)
-            yield told
+                told = _told(one, last, given, self.size, stride)
+            yield told._replace(found=given.corrected(one.frame, told.found))
 
     @property
     def device(self) -> torch.device:
@@ -155,7 +156,9 @@ class ByFlow:
                 else:
                     state = state + self._at(self.method.flow(before, now), state)
                 before = now
-            yield _silent(one.frame, self._found(state, given), given)
+            if isinstance(state, Tensor) and (marks := given.marks(one.frame, self.size, 1)) is not None:
+                state = with_marks(state, marks.to(state), marks.amax((2, 3), keepdim=True).to(state) > 0)
+            yield _silent(one.frame, given.corrected(one.frame, self._found(state, given)), given)
 
     def _picture(self, one: Seen) -> Tensor:
         device = next((parameter.device for parameter in self.method.parameters()), torch.device("cpu"))
@@ -181,8 +184,10 @@ class Staying:
 
     def follow(self, seen: Iterable[Seen], given: Given) -> Iterator[Followed]:
         """Give what was given, in each frame."""
+        found = _as_given(given)
         for one in seen:
-            yield _silent(one.frame, _as_given(given), given)
+            found = given.corrected(one.frame, found)
+            yield _silent(one.frame, found, given)
 
 
 def correspondence_method(trained: TrainedMethod, named: str) -> tuple[CorrespondenceMethod, RecordingPreparation]:
@@ -227,9 +232,15 @@ def untrained(trained: TrainedMethod, seed: int) -> CorrespondenceMethod:
     return method.eval()
 
 
-def _fed(queue: deque[Tensor]) -> Iterator[Tensor]:
-    while True:
-        yield queue.popleft()
+def _whole(embedding: Tensor | None, frame: int) -> Tensor:
+    """The embeddings of a frame whose labels are given.
+
+    Raises:
+        InputError: There are none.
+    """
+    if embedding is None:
+        raise InputError(f"Frame {frame}, whose labels are given, cannot be decoded; give those of another frame.")
+    return embedding
 
 
 def _as_given(given: Given) -> NDArray[Any]:
@@ -246,7 +257,7 @@ def _ids(labels: Tensor, given: Given) -> NDArray[np.uint8]:
     return chosen
 
 
-def _told(frame: int, carried: Propagated, given: Given, size: tuple[int, int], stride: int) -> Followed:
+def _told(one: Seen, carried: Propagated, given: Given, size: tuple[int, int], stride: int) -> Followed:
     """Bring the labels of cells to the full picture, and average what is told of the cells."""
     seen = torch.cat([carried.similarity, carried.hidden.float()], 1)  # (1, 2, h, w)
     if isinstance(given, Objects):
@@ -254,13 +265,13 @@ def _told(frame: int, carried: Propagated, given: Given, size: tuple[int, int], 
         told = torch.cat([carried.confidence, seen], 1)[0]
         weights = shares / shares.sum((2, 3), keepdim=True)
         means = torch.einsum("kyx,cyx->ck", weights[0], told).cpu().numpy()
-        return Followed(frame, _ids(carried.labels, given), *means)
+        return Followed(one.frame, _ids(carried.labels, given), *means)._replace(whole=one.whole)
     places, value = keypoints_in(carried.labels, stride)
     cells = ((places - (stride - 1) / 2) / stride).round().long()[0]  # (N, 2)
     height, width = seen.shape[2:]
     at = seen[0, :, cells[:, 1].clamp(0, height - 1), cells[:, 0].clamp(0, width - 1)].cpu().numpy()
     found = given.recorded(places[0].double().cpu().numpy(), size)
-    return Followed(frame, found, value[0].cpu().numpy(), *at)
+    return Followed(one.frame, found, value[0].cpu().numpy(), *at)._replace(whole=one.whole)
 
 
 def _silent(frame: int, found: NDArray[Any], given: Given) -> Followed:

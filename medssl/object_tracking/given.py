@@ -1,7 +1,10 @@
-"""What is to be followed: objects of a mask, or points, of one frame, read from files and checked against the video."""
+"""What is to be followed: objects of masks, or points of one frame, read from files and checked against the video."""
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.data.formats import NIBABEL_SUFFIXES, read_label_picture, read_nibabel, suffix_of
+from medssl.data.formats import NIBABEL_SUFFIXES, read_label_picture, read_nibabel, stem_of, suffix_of
+from medssl.data.sequence import Frames
 from medssl.errors import InputError
 from medssl.files import read_json
 from medssl.label_propagation import keypoint_maps
@@ -21,27 +25,58 @@ Ids = NDArray[np.uint8]
 
 POINT_SUFFIXES = (".csv", ".json")
 MASK_SUFFIXES = (".png", ".npy", *NIBABEL_SUFFIXES)
-MOST_OBJECTS = 64
+MOST_OBJECTS = MOST_MASKS = 64
 _LARGEST_ID = 255  # of a PNG's palette
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Objects of one frame.
+    """Objects of one frame, and maybe what masks of later ones show of these and of others.
 
     Attributes:
         mask: The number of the object that each pixel shows, (H, W), 0 for none.
-        ids: Which there are, ascending, without 0.
+        ids: Which there are in any of the masks, ascending, without 0.
+        later: Masks of later frames, by their numbers. They mark the objects that they show; 0 says nothing.
     """
 
     mask: Ids
     ids: tuple[int, ...]
+    later: Mapping[int, Ids] = field(default_factory=dict)
 
     def cells(self, size: tuple[int, int], stride: int) -> Tensor:
         """Shares of each cell that show no object, the first one, and so on: (1, 1 + objects, h, w)."""
-        mask = torch.from_numpy(self.mask)
-        cells = size[0] // stride, size[1] // stride
-        return torch.cat([F.adaptive_avg_pool2d((mask == k).float()[None, None], cells) for k in (0, *self.ids)], 1)
+        shares = self._shares(self.mask, size, stride)
+        return torch.cat([1 - shares.sum(1, keepdim=True), shares], 1)
+
+    def marks(self, frame: int, size: tuple[int, int], stride: int) -> Tensor | None:
+        """Shares of each cell that a later frame's mask says show each object, (1, objects, h, w)."""
+        return self._shares(self.later[frame], size, stride) if frame in self.later else None
+
+    def corrected(self, frame: int, found: Ids) -> Ids:
+        """Put what a later frame's mask marks into what was found there, (H, W): it is there, and nowhere else."""
+        if frame not in self.later:
+            return found
+        mask = self.later[frame]
+        return np.where(mask > 0, mask, np.where(np.isin(found, mask), 0, found)).astype(np.uint8)
+
+    def followed(self, frame: int) -> list[int]:
+        """The objects that are followed in a frame: those of the first mask, others from where they are marked on."""
+        begun = (ids for at, ids in self._marked.items() if at <= frame)
+        return sorted(set().union(*begun))
+
+    def carried(self, frame: int) -> list[int]:
+        """Those of them that no mask marks in it."""
+        return [thing for thing in self.followed(frame) if thing not in self._marked.get(frame, ())]
+
+    @cached_property
+    def _marked(self) -> dict[int, set[int]]:
+        """What each mask shows; the first one, which holds for earlier frames too, is that of -1."""
+        masks = {-1: self.mask, **self.later}
+        return {frame: set(np.unique(mask).tolist()) - {0} for frame, mask in masks.items()}
+
+    def _shares(self, mask: Ids, size: tuple[int, int], stride: int) -> Tensor:
+        values, cells = torch.from_numpy(mask), (size[0] // stride, size[1] // stride)
+        return torch.cat([F.adaptive_avg_pool2d((values == k).float()[None, None], cells) for k in self.ids], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +96,14 @@ class Points:
     def cells(self, size: tuple[int, int], stride: int) -> Tensor:
         """Draw each as a Gaussian over the cells, (1, N, h, w)."""
         return keypoint_maps(torch.from_numpy(self.seen(size)).float()[None], size, stride)
+
+    def marks(self, frame: int, size: tuple[int, int], stride: int) -> Tensor | None:
+        """None: points are given of one frame."""
+        return None
+
+    def corrected(self, frame: int, found: NDArray[Any]) -> NDArray[Any]:
+        """What was found, as it is: points are given of one frame."""
+        return found
 
     def seen(self, size: tuple[int, int]) -> NDArray[np.float64]:
         """Places in the pictures of that size that a network sees, (N, 2)."""
@@ -96,16 +139,76 @@ def read_given(path: Path, size: tuple[int, int], frame: int, frames: int) -> Gi
     if suffix_of(path) in POINT_SUFFIXES:
         table = read_points(path)
         return _points_of(path, table[table["frame"] == frame] if "frame" in table else table, size, frame)
+    return _objects_of(path, {frame: _marking(path, size, frame, frames)})
+
+
+def read_marks(folder: Path, frames: Frames) -> Objects:
+    """Read what masks of some frames mark.
+
+    Args:
+        folder: Masks that are named as the frame, or by its number, see ``numbered_masks``.
+        frames: Of the video.
+
+    Raises:
+        InputError: A mask cannot be read, marks nothing or does not fit the video, or they are too many.
+    """
+    files = numbered_masks(folder, frames)
+    if len(files) > MOST_MASKS:
+        raise InputError(
+            f"{folder}: holds {len(files)} masks, and every frame is compared with each of theirs: give at most "
+            f"{MOST_MASKS}, such as those in which an object is first seen."
+        )
+    masks = {frame: _marking(files[frame], frames.size) for frame in sorted(files)}
+    return _objects_of(folder, masks)
+
+
+def numbered_masks(folder: Path, frames: Frames) -> dict[int, Path]:
+    """The mask of each frame that has one: named as the frame's own file, or by its number, the last in its name.
+
+    Raises:
+        InputError: There is none, one is of a frame that the video lacks, or two are of the same frame.
+    """
+    found = [one for one in sorted(folder.iterdir()) if suffix_of(one) in MASK_SUFFIXES] if folder.is_dir() else []
+    if not found:
+        raise InputError(f"{folder}: holds no masks; a folder of {', '.join(MASK_SUFFIXES)} is expected.")
+    named = {file.stem: index for index, file in enumerate(frames.files)} if len(frames.files) == len(frames) else {}
+    masks: dict[int, Path] = {}
+    for one in found:
+        index = named[stem_of(one)] if stem_of(one) in named else _number(one)
+        if index >= len(frames):
+            raise InputError(f"{one}: is of a frame that the video lacks; it has {len(frames)}, counted from 0.")
+        if index in masks:
+            raise InputError(f"{one}: is of frame {index}, as {masks[index].name} is; one mask of it is expected.")
+        masks[index] = one
+    return masks
+
+
+def _number(path: Path) -> int:
+    """The last number in a file's name."""
+    numbers = re.findall(r"\d+", stem_of(path))
+    if not numbers:
+        raise InputError(f"{path}: has no number in its name; a mask is named as its frame, such as 00000012.png.")
+    return int(numbers[-1])
+
+
+def _marking(path: Path, size: tuple[int, int], frame: int = 0, frames: int = 1) -> Ids:
+    """Read a mask that marks something."""
     mask = read_mask(path, size, frame, frames)
-    ids = tuple(int(k) for k in np.unique(mask) if k)
-    if not ids:
+    if not mask.any():
         raise InputError(f"{path}: shows no object, all its pixels are 0; mark what is to be followed with 1, 2, ...")
+    return mask
+
+
+def _objects_of(path: Path, masks: Mapping[int, Ids]) -> Objects:
+    """The objects of masks of some frames, ascending."""
+    (_, first), *later = masks.items()
+    ids = sorted(set().union(*(np.unique(mask).tolist() for mask in masks.values())) - {0})
     if len(ids) > MOST_OBJECTS:
         raise InputError(
             f"{path}: shows {len(ids)} objects, at most {MOST_OBJECTS} are followed at once. It may be a picture; a "
             "mask with one number for each object is expected."
         )
-    return Objects(mask, ids)
+    return Objects(first, tuple(ids), dict(later))
 
 
 def read_mask(path: Path, size: tuple[int, int], frame: int = 0, frames: int = 1) -> Ids:

@@ -33,41 +33,47 @@ class Results:
         out: Folder of the results.
         given: What is followed.
         times: When each frame is shown, seconds; NaN where that is not known.
+
+    Attributes:
+        damaged: Frames that cannot be decoded, in the order in which they came.
     """
 
     out: Path
     given: Given
     times: NDArray[np.float64]
+    damaged: list[int] = field(default_factory=list)
     _rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     def add(self, followed: Followed) -> None:
         """Write a frame's mask, and remember its numbers."""
         told = [followed.confidence, followed.similarity, followed.hidden]
+        if not followed.whole:
+            self.damaged.append(followed.frame)
         if isinstance(self.given, Objects):
             write_mask(mask_path(self.out / MASKS, followed.frame), followed.found)
             areas = np.bincount(followed.found.ravel(), minlength=256)[list(self.given.ids)]
-            self._rows[followed.frame] = np.stack([*told, areas], axis=1).astype(np.float64)
+            rows = np.stack([*told, areas], axis=1).astype(np.float64)
+            self._rows[followed.frame] = rows[np.isin(self.given.ids, self.given.followed(followed.frame))]
         else:
             self._rows[followed.frame] = np.column_stack([*told, followed.found]).astype(np.float64)
 
     def table(self) -> pd.DataFrame:
-        """A row per frame and object or point, in order of frame.
+        """A row per frame and object or point that is followed in it, in order of frame.
 
         Returns:
             Columns frame, time, object (a point's: name), confidence, similarity, hidden; of objects also hidden_share
             and area_px, and hidden where most is, or nothing is found; of points also x and y, pixels.
         """
         frames = sorted(self._rows)
-        who: list[int] | list[str] = list(self.given.ids) if isinstance(self.given, Objects) else list(self.given.names)
         values = np.concatenate([self._rows[frame] for frame in frames])
-        repeated = np.repeat(frames, len(who))
+        repeated = np.repeat(frames, [len(self._rows[frame]) for frame in frames])
         table = pd.DataFrame({"frame": repeated, "time": self.times[repeated]})
         if isinstance(self.given, Objects):
-            table["object"] = who * len(frames)
+            table["object"] = [thing for frame in frames for thing in self.given.followed(frame)]
             table[["confidence", "similarity", "hidden_share", "area_px"]] = values
             table["hidden"] = ~(table["hidden_share"] < _MOSTLY) | (table["area_px"] == 0)
             return table.astype({"area_px": int})
-        table["name"] = who * len(frames)
+        table["name"] = list(self.given.names) * len(frames)
         table[["x", "y", "confidence", "similarity"]] = values[:, [3, 4, 0, 1]]
         table["hidden"] = ~(values[:, 2] < _MOSTLY)
         return table

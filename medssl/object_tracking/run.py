@@ -49,7 +49,7 @@ class TrackOptions:
     """What is asked for.
 
     Args:
-        first_frame: The frame whose labels are given.
+        first_frame: The frame whose labels are given, or the first of them.
         both: Whether to follow backwards from it too.
         nifti: Write all masks as one NIfTI too.
         overlay: Write the video with what was followed drawn in.
@@ -130,7 +130,7 @@ def track_recording(
                 write_overlay(frames, out, given, table)
             except InputError as error:
                 left_out["overlay.mp4"] = str(error)
-    damaged = _damaged(table)
+    damaged = sorted(results.damaged)
     numbers = _numbers(follower, table, damaged, time.perf_counter() - start)
     sentences = _sentences(numbers, damaged, table)
     _scores(comparison, given, name, out, run, numbers, sentences)
@@ -160,12 +160,6 @@ def _written(table: pd.DataFrame, given: Given, out: Path) -> Iterator[Followed]
         else:
             found = rows[["x", "y"]].to_numpy(dtype=np.float64)
         yield Followed(index, found, nothing, nothing, nothing)
-
-
-def _damaged(table: pd.DataFrame) -> list[int]:
-    """Frames of which nothing was seen."""
-    seen = table.groupby("frame")["similarity"].count()
-    return [int(frame) for frame in seen.index[seen == 0]]
 
 
 def _pictures(
@@ -216,9 +210,9 @@ def _sentences(numbers: dict[str, float], damaged: list[int], table: pd.DataFram
 
 
 def _too_small(table: pd.DataFrame) -> list[str]:
-    """Objects that are found in one frame alone, the one in which they were given."""
-    found = table[table["area_px"] > 0].groupby("object")["frame"].nunique()
-    return [str(thing) for thing, frames in found.items() if frames < 2]
+    """Objects that are followed in several frames, and found in one alone, the one in which they were given."""
+    frames = table.assign(found=table["area_px"] > 0).groupby("object")["found"].agg(["sum", "size"])
+    return [str(thing) for thing in frames.index[(frames["sum"] < 2) & (frames["size"] > 1)]]
 
 
 def _scores(

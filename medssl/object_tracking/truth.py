@@ -1,6 +1,5 @@
 """Where things truly are in some frames, from files, and how ways to follow them compare there."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from medssl.data.sequence import Frames
 from medssl.errors import InputError
 from medssl.evaluation.tracking import point_scores, points_scale, score_masks, score_points, scored_frames
 from medssl.object_tracking.followers import Followed, Follower
-from medssl.object_tracking.given import MASK_SUFFIXES, Given, Objects, Points, read_mask, read_points
+from medssl.object_tracking.given import Given, Objects, Points, numbered_masks, read_mask, read_points
 from medssl.object_tracking.seen import frames_from
 
 
@@ -53,22 +52,14 @@ def read_truth(path: Path, frames: Frames) -> Truth:
         if "frame" not in points:
             raise InputError(f"{path}: lacks the column frame; a truth says where each point is in which frame.")
         return Truth(str(path), {}, points)
-    found = [one for one in sorted(path.iterdir()) if one.suffix in MASK_SUFFIXES] if path.is_dir() else []
-    if not found:
-        raise InputError(
-            f"{path}: holds no masks ({', '.join(MASK_SUFFIXES)}); a folder of masks is expected as truth."
-        )
-    named = {file.stem: index for index, file in enumerate(frames.files)} if len(frames.files) == len(frames) else {}
-    masks = {named.get(one.stem, _number(one)): one for one in found}
-    if beyond := [one for index, one in masks.items() if not 0 <= index < len(frames)]:
-        raise InputError(f"{beyond[0]}: is of a frame that the video lacks; it has {len(frames)}, counted from 0.")
-    return Truth(str(path), masks)
+    return Truth(str(path), numbered_masks(path, frames))
 
 
 def judge(followed: Iterator[Followed], given: Given, truth: Truth, first: int, **named: Any) -> pd.DataFrame:
     """Score what was followed in the frames whose truth is known, but for the first one.
 
-    Objects that no mask of the truth shows but in the first frame are not scored: nobody marked them.
+    Objects that no mask of the truth shows but in the first frame are not scored: nobody marked them. Neither are those
+    that are given in the frame, or are not followed there yet.
 
     Args:
         followed: Of all frames that are scored, and maybe more.
@@ -82,30 +73,24 @@ def judge(followed: Iterator[Followed], given: Given, truth: Truth, first: int, 
     """
     wanted, rows = set(scored_frames(truth.frames, first)), []
     marked = _marked(given, truth, first)
-    if not wanted or not marked:
-        raise InputError(
-            f"{truth.source}: shows nothing of what is followed in any frame but the first; nothing can be scored. "
-            "Objects keep their number, and points their name, through the video."
-        )
-    for one in followed:
+    for one in followed if marked else ():
         if one.frame not in wanted:
             continue
         if isinstance(given, Objects):
             known = read_mask(truth.masks[one.frame], one.found.shape)
-            rows += score_masks(one.found, known, marked, frame=one.frame, **named)
+            carried = [thing for thing in given.carried(one.frame) if thing in marked]
+            rows += score_masks(one.found, known, carried, frame=one.frame, **named)
         else:
             scale = points_scale(given.places, given.picture)
             rows += score_points(
                 one.found, _places(given, truth, one.frame), given.names, scale, frame=one.frame, **named
             )
+    if not rows:
+        raise InputError(
+            f"{truth.source}: shows nothing of what is followed in any frame but the first that is followed; nothing "
+            "can be scored. Objects keep their number, and points their name, through the video."
+        )
     return pd.DataFrame(rows)
-
-
-def follow_and_judge(
-    follower: Follower, frames: Frames, given: Given, truth: Truth, first: int, both: bool, **named: Any
-) -> pd.DataFrame:
-    """Follow as far as something is known, and score it; see ``judge``."""
-    return judge(follow_both_ways(follower, frames, given, first, both, truth.frames), given, truth, first, **named)
 
 
 def follow_both_ways(
@@ -139,7 +124,7 @@ def _marked(given: Given, truth: Truth, first: int) -> list[int]:
     height, width = given.mask.shape
     seen: set[int] = set()
     for index in others if truth.points is None else ():
-        seen |= set(np.unique(read_mask(truth.masks[index], (height, width))).tolist())
+        seen |= set(np.unique(read_mask(truth.masks[index], (height, width))).tolist()) & set(given.carried(index))
         if seen.issuperset(given.ids):
             break
     return [thing for thing in given.ids if thing in seen]
@@ -154,11 +139,3 @@ def _places(given: Points, truth: Truth, index: int) -> NDArray[np.float64]:
         rows = rows[~rows["hidden"].astype(bool)]
     places: NDArray[np.float64] = rows.reindex(list(given.names))[["x", "y"]].to_numpy(dtype=np.float64)
     return places
-
-
-def _number(path: Path) -> int:
-    """The last number in a file's name."""
-    numbers = re.findall(r"\d+", path.stem)
-    if not numbers:
-        raise InputError(f"{path}: has no number in its name; a mask is named as its frame, such as 00000012.png.")
-    return int(numbers[-1])
