@@ -26,6 +26,26 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(0.0031308).pow(1 / 2.4) - 0.055)
 
 
+def colour_auc(found: Tensor, truth: Tensor, weight: Tensor | None = None, farthest: float = 150) -> Tensor:
+    """Area under the share of pixels whose colour is found within a distance, over distances from 0 to ``farthest``.
+
+    Zhang, Isola, Efros, "Colorful Image Colorization", ECCV 2016, https://arxiv.org/abs/1603.08511, section 3.1, where
+    the distances go in whole steps; here they are all of them, which gives each pixel 1 - distance / farthest, or 0.
+
+    Args:
+        found: a and b, (B, 2, *spatial).
+        truth: The same.
+        weight: Of each pixel, (B, *spatial): one over how often its class of colours is makes the classes count alike.
+        farthest: Distance of a and b up to which is looked.
+
+    Returns:
+        A scalar, 0 to 1.
+    """
+    near = 1 - (found - truth).norm(dim=1).clamp_max(farthest) / farthest
+    area: Tensor = near.mean() if weight is None else (near * weight).sum() / weight.sum()
+    return area
+
+
 def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
     """Mix the channels of (B, 3, *spatial); sums, as autocast would round the entries of a matrix product."""
     rows = matrix.to(x).view(3, 3, *[1] * (x.ndim - 2))

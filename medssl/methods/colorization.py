@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medssl.color import lab_to_rgb, rgb_to_lab
+from medssl.color import colour_auc, lab_to_rgb, rgb_to_lab
 from medssl.distributed import all_reduce_mean
 from medssl.errors import InputError
 from medssl.method import Method
@@ -73,29 +73,44 @@ class Colorization(Method):
         self.decoder = UNetDecoder(encoder, classes=len(self.centres) if task == "classes" else 2)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Rebalanced cross entropy (eq. 2), or squared error (eq. 1), of a batch of RGB images, 0..1."""
+        """Rebalanced cross entropy (eq. 2), or squared error (eq. 1), of a batch of RGB images, 0..1.
+
+        In evaluation also ``auc`` of the colours, see ``medssl.color.colour_auc``, and ``balanced_auc``, in which all
+        classes of colours that the batch shows count alike.
+        """
         require(batch, "image")
         L, ab = self._split(batch["image"])
         predicted = self.predict(L)
+        aucs = {} if self.training else self._aucs(predicted, ab)
         if self.task == "regression":
-            return {"loss": 0.5 * (predicted - ab / _LARGEST_AB).square().sum(1).mean()}
+            return {"loss": 0.5 * (predicted - ab / _LARGEST_AB).square().sum(1).mean(), **aucs}
         with torch.no_grad():
             index, Z = soft_encoding(ab, self._usable_centres(), self.neighbours, self.sigma)  # (B, 5, voxels) each
             v = self.weights()[index[:, 0]]  # (B, voxels), of the nearest class
         logits = predicted.flatten(2)  # (B, Q, voxels)
         cross_entropy = -(Z * logits.log_softmax(1).gather(1, index)).sum(1)
         accuracy = (logits.detach().argmax(1) == index[:, 0]).float().mean()
-        return {"loss": (v * cross_entropy).mean(), "accuracy": accuracy}
+        return {"loss": (v * cross_entropy).mean(), "accuracy": accuracy, **aucs}
 
     def start_epoch(self, batches: Iterable[Batch]) -> None:
-        """Count the colours of the data, once: they are the prior, and the gamut where that is of the data."""
+        """Count the colours of the data, once: they are the prior, and the gamut where that is of the data.
+
+        Raises:
+            InputError: All images are grey.
+        """
         if self.task == "regression" or self.counts.sum() > 0:
             return
         counts = torch.zeros_like(self.counts)
         for batch in islice(batches, self.prior_batches):
             index, _ = soft_encoding(self._split(batch["image"])[1], self.centres, 1, self.sigma)
             counts += index.flatten().bincount(minlength=len(counts))
-        self.counts.copy_(all_reduce_mean(counts))
+        counts = all_reduce_mean(counts)
+        if counts.sum() > 0 and counts[self.centres.square().sum(1).argmin()] == counts.sum():
+            raise InputError(
+                "Colorization: the images have three channels, but no colours: all that was looked at is grey, as "
+                "ultrasound is. Give images in colour, or choose a method that needs none, such as models_genesis."
+            )
+        self.counts.copy_(counts)
 
     def seen(self) -> Tensor:
         """Say which of the Q classes are in use, (Q,) of bool; all of them before the data's colours are counted."""
@@ -145,6 +160,14 @@ class Colorization(Method):
             "target": batch["image"],
             "prediction": lab_to_rgb(coloured),
         }
+
+    @torch.no_grad()
+    def _aucs(self, predicted: Tensor, ab: Tensor) -> dict[str, Tensor]:
+        found = self.colours(predicted)
+        index = soft_encoding(ab, self.centres, 1, self.sigma)[0][:, 0]  # (B, voxels)
+        rarity = 1 / index.flatten().bincount(minlength=len(self.centres)).clamp_min(1)
+        weight = rarity.float()[index].view_as(ab[:, 0])
+        return {"auc": colour_auc(found, ab), "balanced_auc": colour_auc(found, ab, weight)}
 
     def _split(self, image: Tensor) -> tuple[Tensor, Tensor]:
         self.check(len(image), image.shape[1], image.shape[2:])

@@ -125,13 +125,23 @@ class VideoColorization(CorrespondenceMethod):
 
     @torch.no_grad()
     def start_epoch(self, batches: Iterable[Batch]) -> None:
-        """Learn the groups of colours, or of gradients, once, from the data of all processes."""
+        """Learn the groups of colours, or of gradients, once, from the data of all processes.
+
+        Raises:
+            InputError: No frame shows the body, or colours are asked for of grey videos.
+        """
         if self.learnt:
             return
         found = [self._seen_values(batch) for batch in islice(batches, self.cluster_batches)]
         ab, gradients = (gather(evenly(torch.cat(rows), _ROWS)) for rows in zip(*found, strict=True))
+        share = (ab.norm(dim=1) > _COLOURED).float().mean()
+        if self.codes == "colour" and share == 0:
+            raise InputError(
+                "VideoColorization: codes are to be colours, and the videos are grey: there is nothing to copy. Give "
+                "videos in colour, choose codes gradient (auto does so by itself), or the method cycle_walk."
+            )
         if self.codes == "auto":
-            self.coloured.copy_((ab.norm(dim=1) > _COLOURED).float().mean() >= _COLOURED_SHARE)
+            self.coloured.copy_(share >= _COLOURED_SHARE)
         centres = group_centres(ab if self.coloured else gradients, len(self.centres))
         self.centres.copy_(gather(centres)[: len(centres)])  # the first process's: others may round otherwise
         self.learnt.fill_(True)

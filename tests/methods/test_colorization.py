@@ -8,6 +8,7 @@ import torch
 from processes import in_processes
 from torch import Tensor
 
+from medssl.color import colour_auc
 from medssl.errors import InputError
 from medssl.methods.colorization import (
     Colorization,
@@ -178,6 +179,40 @@ def test_data_of_a_single_colour_give_a_finite_loss() -> None:
     method.start_epoch([red])
     assert int(method.seen().sum()) == 1
     assert method.loss(red)["loss"] == 0
+
+
+def test_grey_images_of_three_channels_are_refused() -> None:
+    grey: Batch = {"image": torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)}
+    with pytest.raises(InputError, match="no colours: all that was looked at is grey"):
+        small(2).start_epoch([grey])
+
+
+def test_the_area_under_the_share_of_near_colours_agrees_with_a_sum_over_many_distances() -> None:
+    draw = torch.Generator().manual_seed(0)
+    found, truth = (200 * torch.rand(2, 2, 5, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    distances = torch.linspace(0, 150, 3001, dtype=torch.float64)
+    far = (found - truth).norm(dim=1)
+    within = torch.stack([(far <= t).double().mean() for t in distances]).mean()
+    torch.testing.assert_close(colour_auc(found, truth), within, atol=1e-3, rtol=0)
+    assert colour_auc(truth, truth) == 1 and colour_auc(truth + 200, truth) == 0
+
+
+def test_the_balanced_area_counts_rare_colours_as_common_ones() -> None:
+    image = torch.zeros(1, 3, 1, 10)
+    image[:, :2, :, 9] = 1  # nine black pixels, and a yellow one
+
+    def scores(colour: tuple[float, float]) -> dict[str, float]:
+        method = small(2).eval()
+        method.colours = lambda predicted: torch.tensor(colour).view(1, 2, 1, 1).expand_as(ab)
+        with torch.no_grad():
+            return {name: float(value) for name, value in method._aucs(ab, ab).items()}
+
+    ab = rgb_to_lab(image)[:, 1:]
+    yellow = float(ab[0, :, 0, 9].norm())
+    assert scores((0, 0))["auc"] == pytest.approx(1 - 0.1 * yellow / 150)
+    assert scores((0, 0))["balanced_auc"] == pytest.approx(1 - 0.5 * yellow / 150)
+    held = small(2).eval().loss({"image": torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))})
+    assert {"auc", "balanced_auc"} < set(held) and 0 < held["auc"] <= 1
 
 
 def test_all_processes_have_the_prior_of_all_data(tmp_path: Path) -> None:

@@ -203,6 +203,11 @@ def test_grey_videos_are_learnt_from_by_their_gradients() -> None:
     assert torch.equal(learnt(moving_discs()[0], codes="gradient").coloured, torch.tensor(False))
 
 
+def test_colours_of_grey_videos_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the videos are grey.*codes gradient"):
+        learnt(moving_discs(grey=True)[0], codes="colour")
+
+
 def test_the_gradient_reaches_all_of_the_network_and_its_parts_are_logged() -> None:
     batch, _ = moving_discs()
     method = learnt(batch)
