@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,10 +88,15 @@ def _encoded(
 
 def spoil_sound(path: Path, which: Callable[[int], bool]) -> Path:
     """Overwrite the packets of sound whose number ``which`` says, with what no decoder takes."""
+    return spoil_packets(path, which, "audio")
+
+
+def spoil_packets(path: Path, which: Callable[[int], bool], kind: Literal["audio", "video"] = "video") -> Path:
+    """The same of a file's sound or pictures."""
     import av
 
     with av.open(str(path)) as container:
-        found = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+        found = [(packet.pos, packet.size) for packet in container.demux(**{kind: 0}) if packet.size]
     content = bytearray(path.read_bytes())
     for number, (position, size) in enumerate(found):
         if which(number):

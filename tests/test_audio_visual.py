@@ -243,6 +243,14 @@ def test_its_answers_have_the_shapes_and_ranges_that_it_says(head: str) -> None:
             torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
+def test_the_papers_picture_of_224_pixels_has_14_by_14_places() -> None:
+    encoder = build_encoder("unet", 3, 2, channels=[4, 8, 8, 8, 8], norm="group")
+    method = AudioVisual(encoder, sound_channels=[4, 8]).eval()
+    with torch.no_grad():
+        assert method.see(torch.zeros(1, 3, 224, 224)).shape[-2:] == (14, 14)
+    assert (method.samples, method.window) == (48_000, 480)
+
+
 def test_towers_run_in_bf16_and_the_loss_in_float32() -> None:
     method, (batch, _) = built(), world(4, 0)
     with torch.autocast("cpu", torch.bfloat16):

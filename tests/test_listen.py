@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sounding import FPS, HEIGHT, RATE, WIDTH, bursts, spoil_sound, write_sounding
+from sounding import FPS, HEIGHT, RATE, WIDTH, bursts, spoil_packets, spoil_sound, write_sounding
 from untold import require_untold
 
 from medssl.cli import main
@@ -147,7 +147,7 @@ def test_what_no_sound_can_be_heard_in_is_refused_in_one_message(
     }
     for path, message in expected.items():
         told = refused(["listen", str(model), str(path), "--out", str(tmp_path / "out"), *QUICK], capsys)
-        assert message in told and "Traceback" not in told
+        assert message in told and "Traceback" not in told and "None of" not in told
 
 
 def test_broken_sound_is_told_and_what_can_be_heard_is_used(model: Path, tmp_path: Path) -> None:
@@ -157,6 +157,15 @@ def test_broken_sound_is_told_and_what_can_be_heard_is_used(model: Path, tmp_pat
     told = json.loads((out / "summary.json").read_text())["told"]["half"]
     assert any("cannot be decoded" in one for one in told)
     assert any("cannot be decoded" in one for one in [(out / "report.html").read_text(encoding="utf-8")])
+
+
+def test_frames_that_cannot_be_decoded_are_told_on_the_page(model: Path, tmp_path: Path) -> None:
+    path = spoil_packets(write_sounding(tmp_path / "torn.mp4", 100, bursts(4, BEATS)), lambda n: n in (40, 41))
+    out = tmp_path / "out"
+    assert main(["listen", str(model), str(path), "--out", str(out), "--overlay", "false", *QUICK]) == 0
+    told = " ".join(json.loads((out / "summary.json").read_text())["told"]["torn"])
+    assert "of its 100 frames cannot be decoded, or build on such, the first at 1.5" in told
+    assert "cannot be decoded, or build on such" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_method_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ pytest.importorskip("av", reason="videos need the extra 'video'")
 
 from medssl.data.clips import ClipDataset, ClipNeeds, Single, Sound
 from medssl.data.prepared_recordings import RecordingPreparation
-from medssl.data.sight_and_sound import SoundWindows, stream_with_sound
+from medssl.data.sight_and_sound import SoundWindows, open_with_sound, stream_with_sound
 from medssl.data.sound_check import AudioFacts
 from medssl.data.streamed_clips import StreamedClips
 from medssl.data.streamed_recordings import StreamedRecordings
@@ -104,19 +104,20 @@ def test_recordings_without_usable_sound_are_named_and_the_others_go_on(video: P
     assert data.names == ("a",)
     assert [one.scan for one in data.refused] == ["mute", "silent"]
     assert "has no sound" in data.refused[0].reason and "is silent" in data.refused[1].reason
-    with pytest.raises(InputError, match=r"None of the 1 recordings can be used:\n.*mute.mp4: has no sound"):
+    with pytest.raises(InputError, match=rf"^{mute}: has no sound"):
         StreamedRecordings([mute], PREPARATION, sound=True, progress=False)
 
 
 def test_frames_and_their_sounds_are_given_one_after_the_other(video: Path) -> None:
-    found = list(stream_with_sound(video, 0.5, (64, 96), Sound(RATE, 0.4)))
+    one = open_with_sound(video, (64, 96))
+    found = list(stream_with_sound(one, 0.5, Sound(RATE, 0.4)))
     assert [time for time, *_ in found] == pytest.approx(np.arange(20) * 0.5, abs=0.021)
     for time, frame, heard in found[1:-1]:
         assert frame.shape == (64, 96, 3) and frame.dtype == np.uint8 and heard.shape == (round(0.4 * RATE),)
         assert heard[0] * SCALE + 0.2 == pytest.approx(time, abs=0.021) and off_grid(heard[:1] * SCALE) < 0.03
     assert not found[0][2][: round(0.19 * RATE)].any()  # before the recording began
     with pytest.raises(InputError, match="every 0 s"):
-        next(stream_with_sound(video, 0, (64, 96), Sound()))
+        next(stream_with_sound(one, 0, Sound()))
 
 
 def test_prepared_recordings_have_no_sound(tmp_path: Path) -> None:

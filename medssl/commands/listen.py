@@ -64,7 +64,7 @@ def listen(
         return
     method.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     low = torch.bfloat16 if use_bf16(precision) else torch.float32
-    with open_tracker(out, "listen").run(out.name) as run:
+    with open_tracker(out, "listen").run(out.resolve().name) as run:
         run.log_params(
             {
                 "method": trained.name,

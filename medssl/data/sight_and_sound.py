@@ -13,7 +13,7 @@ from medssl.data.audio import Waveform, read_stretches
 from medssl.data.clips import Sound
 from medssl.data.prepared_recordings import RecordingPreparation
 from medssl.data.sound_check import AudioFacts
-from medssl.data.streamed_recordings import StreamedRecordings
+from medssl.data.streamed_recordings import StreamedRecording, StreamedRecordings
 from medssl.errors import InputError
 
 Numbers = NDArray[np.int64]
@@ -82,8 +82,24 @@ def drawn(numbers: Numbers, generator: Generator) -> int:
     return int(numbers[int(torch.randint(len(numbers), (), generator=generator))])
 
 
+def open_with_sound(path: Path, size: tuple[int, int]) -> StreamedRecording:
+    """Open a video with sound as methods that are trained on streams see and hear it.
+
+    Args:
+        path: The video.
+        size: Height and width of the frames that are given, pixels; multiples of 32.
+
+    Raises:
+        InputError: The file is not one video with sound that can be used.
+    """
+    recordings = StreamedRecordings([path], RecordingPreparation(size), sound=True)
+    if len(recordings) != 1:
+        raise InputError(f"{path}: holds {len(recordings)} recordings, and one video is expected; give its file.")
+    return recordings[0]
+
+
 def stream_with_sound(
-    path: Path, every_s: float, size: tuple[int, int], sound: Sound
+    one: StreamedRecording, every_s: float, sound: Sound
 ) -> Iterator[tuple[float, NDArray[np.uint8], Waveform]]:
     """Give frames of a video from its begin to its end with what is heard around them; one pair is held at a time.
 
@@ -91,29 +107,25 @@ def stream_with_sound(
     with a frame, as in training, so its middle may be half a frame's time away; beyond the recording it is silent.
 
     Args:
-        path: The video.
+        one: The video, see ``open_with_sound``.
         every_s: From each frame to the next, seconds; the first frame of the video is the first.
-        size: Height and width of the frames given, pixels; multiples of 32.
         sound: Its rate and length.
 
     Yields:
         When the frame is shown, seconds from the first; the frame (H, W, 3), uint8; its sound (N,), -1 to 1.
 
     Raises:
-        InputError: The file is not one video with sound that can be used.
+        InputError: No time passes from frame to frame.
     """
+    path = one.sequence.frames.files[0]
     if every_s <= 0:
         raise InputError(f"{path}: frames are asked for every {every_s:g} s; give a time above 0.")
-    recordings = StreamedRecordings([path], RecordingPreparation(size), sound=True)
-    if len(recordings) != 1:
-        raise InputError(f"{path}: holds {len(recordings)} recordings, and one video is expected; give its file.")
-    one = recordings[0]
     count = int(one.times[-1] / every_s + _ROUNDING) + 1
     shown = np.unique(np.searchsorted(one.times, np.arange(count) * every_s - one.interval_s / 2))
     starts = np.rint((one.times[shown] - sound.seconds / 2) / one.interval_s) * one.interval_s
     pictures = one.sequence.frames.read([one.chosen[int(place)] for place in shown])
     origin_s = None if one.sound is None else one.sound.origin_s
-    sounds = read_stretches(one.sequence.frames.files[0], starts.tolist(), sound.seconds, sound.rate, origin_s)
+    sounds = read_stretches(path, starts.tolist(), sound.seconds, sound.rate, origin_s)
     for place, picture, heard in zip(shown, pictures, sounds, strict=True):
         prepared, _ = one.sight.prepared(picture)
         yield float(one.times[place]), np.ascontiguousarray(prepared.transpose(1, 2, 0)), heard

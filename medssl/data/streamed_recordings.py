@@ -26,6 +26,10 @@ from medssl.files import value_hash
 
 _UNKNOWN_RATE = 25.0  # frames per second, of frames that tell no time
 _LONG_S = 30.0  # between key frames, from which on a sample takes long to decode
+_UNEVEN, _UNEVEN_SHARE = (
+    0.25,
+    0.01,
+)  # of most frames' time apart; of the frames, from which on the rate counts as varying
 
 PreparedFrame = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
@@ -107,8 +111,9 @@ class StreamedRecordings:
         self.refused = tuple(one for one in opened if isinstance(one, Refused))
         self._recordings = [one for one in opened if isinstance(one, StreamedRecording)]
         if not self._recordings:
-            told = "".join(f"\n  {one.reason}" for one in self.refused[:5])
-            raise InputError(f"None of the {len(sequences)} recordings can be used:{told}")
+            told = [one.reason for one in self.refused[:5]]
+            several = f"None of the {len(sequences)} recordings can be used:"
+            raise InputError(told[0] if len(sequences) == 1 else "\n  ".join([several, *told]))
         self.notes = tuple(note for one in self._recordings for note in _notes(one))
 
     @property
@@ -312,6 +317,12 @@ def _notes(one: StreamedRecording) -> list[str]:
     begins = [0, *_boundaries(one), len(one.chosen) - 1]
     longest_s = float(np.diff(one.times[begins]).max())
     notes = [] if one.sound is None else one.sound.messages()
+    apart_s = np.diff(one.sequence.frames.times)
+    if (np.abs(apart_s - one.interval_s) > _UNEVEN * one.interval_s).mean() > _UNEVEN_SHARE:
+        notes.append(
+            f"{one.sequence.frames.files[0]}: its frames are {apart_s.min():.3f} to {apart_s.max():.3f} s apart, "
+            f"{one.interval_s:.3f} s most of them. Clips count frames, and sound goes by their times."
+        )
     if longest_s > _LONG_S:
         notes.append(
             f"{one.sequence.frames.files[0]}: its key frames are up to {longest_s:.0f} s apart, and as much is decoded "

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from medssl.anonymity import SHOWN_AS, without_names, write_key
-from medssl.data.sight_and_sound import stream_with_sound
-from medssl.data.sound_check import scan_audio
-from medssl.data.video import VideoFrames
+from medssl.data.sight_and_sound import open_with_sound, stream_with_sound
+from medssl.data.streamed_recordings import StreamedRecording
 from medssl.errors import InputError
 from medssl.evaluation.clips import spread
 from medssl.evaluation.tables import write_table
@@ -143,7 +142,8 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
     truth = None if source.truth is None else read_truth(source.truth)
     sound = listener.method.sound
     record = Record()
-    stream = stream_with_sound(source.path, options.every_s, options.size, sound)
+    recording = open_with_sound(source.path, options.size)
+    stream = stream_with_sound(recording, options.every_s, sound)
     shown = listener.through(stream, record)
     if options.overlay:
         write_overlay(shown, options.every_s, place / "overlay.mp4")
@@ -157,7 +157,7 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
     heard = Heard(moments)
     if truth is not None:
         things = heard_things(truth, moments.times_s, sound.seconds)
-        heard = Heard(moments, things, located(moments, things, VideoFrames(source.path).size))
+        heard = Heard(moments, things, located(moments, things, recording.sequence.frames.size))
         if heard.found is None:
             outcome.left_out[f"{source.name}: localisation"] = "nothing sounds in it."
     write_table(place / "moments.csv", moments_table(heard))
@@ -165,8 +165,20 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
     _moments_picture(record, moments, place / "moments.png")
     outcome.videos[source.name], outcome.records[source.name] = heard, record
     outcome.numbers[source.name] = video_numbers(heard)
-    messages = scan_audio(source.path).messages()
-    outcome.told[source.name] = [message.removeprefix(f"{source.path}: ") for message in messages]
+    outcome.told[source.name] = _told(recording)
+
+
+def _told(recording: StreamedRecording) -> list[str]:
+    """What to know of a video's sound and, once they were read, of its frames."""
+    frames = recording.sequence.frames
+    messages = [] if recording.sound is None else recording.sound.messages()
+    told = [message.removeprefix(f"{frames.files[0]}: ") for message in messages]
+    if frames.damaged:
+        told.append(
+            f"{len(frames.damaged)} of its {len(frames)} frames cannot be decoded, or build on such, the first at "
+            f"{frames.times[frames.damaged[0]]:.2f} s; what is said of their moments is not to be trusted."
+        )
+    return told
 
 
 def moments_table(heard: Heard) -> pd.DataFrame:
