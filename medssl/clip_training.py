@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from medssl.cost import COST, clocked
+from medssl.data.clips import with_clips
 from medssl.data.preparation import Preparation
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.evaluation.clips import clip_scores
@@ -87,6 +88,8 @@ class ClipTraining:
         Raises:
             InputError: The recordings lack what the method learns from, or the two share a subject.
         """
+        training = learnable(training, learner)
+        held_out = None if held_out is None else learnable(held_out, learner)
         watched = held_out or training
         points = self.recipe.held_out_points
         with clocked(out / COST):
@@ -127,6 +130,15 @@ class ClipTraining:
             learner.encoder, self.encoder, self._encoder_arguments, as_pictures, data.preparation.size, origin
         )
         save_encoder(kept, out / "encoder")
+
+
+def learnable(data: Recordings, method: VideoMethod) -> Recordings:
+    """The recordings that a method can learn from; streamed ones were looked at when they were opened.
+
+    Raises:
+        InputError: It can learn from none.
+    """
+    return with_clips(data, method.needs) if isinstance(data, PreparedRecordings) else data
 
 
 def _page(history: pd.DataFrame, method: str, recordings: int, held_out: bool, out: Path) -> None:

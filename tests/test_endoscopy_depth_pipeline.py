@@ -3,12 +3,14 @@
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
 import pytest
 from recordings import HEIGHT, WIDTH, observations, write_recordings
 from textured_corner import CAMERA, arc, filmed
+from untold import require_untold
 
 from medssl.cli import main
 from medssl.data.camera import Camera, directions_of
@@ -37,6 +39,7 @@ from medssl.structure_from_motion.pictures import save_png
 from medssl.tracking import find_run, find_runs, tracking_uri
 
 POSES = arc(9, 0.25)
+NAMED = "smith_john"
 WALLS = np.array([2.0, 1.5, 6.0])  # where the textured corner's walls are, along x, y and z
 SMALL = [
     *("--recording.size", "[64,96]", "--jobs", "1", "--steps", "2", "--structure.mapping.attempts", "1"),
@@ -75,17 +78,28 @@ def write_exact(folder: Path, camera: Camera = CAMERA, poses: np.ndarray = POSES
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of the frames alone, judged by the truth."""
+    """A study of the frames alone, judged by the truth, that was stopped before the last results and started again.
+
+    The frames' folder is called by a patient's name.
+    """
     pytest.importorskip("pycolmap")
     root = tmp_path_factory.mktemp("endoscopy")
     write_exact(root / "exact")
+    copytree(root / "exact" / "frames", root / NAMED)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medssl.depth_results.surface.overview", refused)  # rendering is tested elsewhere
         patch.setattr("medssl.depth_results.run.write_overlay", refused)
         patch.setattr("medssl.depth_results.pictures._SHOWN", 1)
         patch.setattr("medssl.depth_study.study._SHOWN", 1)
         patch.setattr("medssl.depth_study.study.score_surface", partial(score_surface, samples=1000))
-        assert run(root / "exact" / "frames", root / "out", "--truth", str(root / "exact")) == 0
+        with patch.context() as killed:
+            killed.setattr("medssl.depth_study.study.depth_of_recording", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                run(root / NAMED, root / "out", "--truth", str(root / "exact"))
+        with patch.context() as done:
+            for work in ("clip_training.train_video", "sfm_results.reconstruct"):
+                done.setattr(f"medssl.{work}", None)
+            assert run(root / NAMED, root / "out", "--truth", str(root / "exact")) == 0
     return root
 
 
@@ -93,6 +107,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_store(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs go into the study's MLflow store, as making another one takes seconds."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(finished / "out"))
+
+
+def stopped(*arguments: object, **keywords: object) -> None:
+    raise KeyboardInterrupt
 
 
 def refused(*arguments: object, **keywords: object) -> None:
@@ -143,6 +161,18 @@ def test_children_have_metrics_of_one_name(finished: Path) -> None:
     assert parent.metrics["frames_registered"] == len(POSES)
 
 
+def test_the_name_of_the_recording_is_tracked_nowhere(finished: Path) -> None:
+    require_untold(finished / "out", "smith")
+
+
+def test_pictures_of_each_epoch_are_tracked(finished: Path) -> None:
+    runs = {one.name: one.run_id for one in find_runs(tracking_uri(finished / "out"), "endoscopy_depth")}
+    drawn = list((finished / "out" / "mlartifacts").rglob("clip.png"))
+    for name in ("sfm_depth", "monodepth2"):
+        of_run = sorted(path.parent.name for path in drawn if runs[name] in path.parts)
+        assert of_run == ["look0000", "pictures"]  # input, depth, warped, error and mask; and the last once more
+
+
 def test_started_again_it_does_nothing_twice(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [*finished.glob("out/trainings/*/stage.json"), *finished.glob("out/scores/*/*.csv")]
     made += [finished / "out" / "sfm" / "summary.json", *finished.glob("out/results_*/summary.json")]
@@ -151,7 +181,7 @@ def test_started_again_it_does_nothing_twice(finished: Path, monkeypatch: pytest
     for work in ("clip_training.train_video", "sfm_results.reconstruct", "depth_study.study.depth_of_recording"):
         monkeypatch.setattr(f"medssl.{work}", None)
     monkeypatch.setattr("medssl.depth_study.study._SHOWN", 1)
-    assert run(finished / "exact" / "frames", finished / "out", "--truth", str(finished / "exact")) == 0
+    assert run(finished / NAMED, finished / "out", "--truth", str(finished / "exact")) == 0
     assert {path: path.stat().st_mtime_ns for path in made} == before
 
 

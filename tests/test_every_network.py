@@ -8,6 +8,7 @@ import torch
 
 from medssl.errors import InputError
 from medssl.networks import ENCODERS, NETWORKS, build_encoder, build_network
+from medssl.networks.depth import DepthNetwork
 from medssl.networks.encoder import Encoder
 from medssl.networks.segmentation import SegmentationNetwork
 
@@ -55,6 +56,20 @@ def test_the_encoder_returns_what_its_contract_says(name: str, dims: int) -> Non
     for feature, channels, stride in zip(features, encoder.channels, encoder.strides, strict=True):
         assert feature.shape == (2, channels, *[side // stride] * dims)
     assert list(encoder.strides) == sorted(encoder.strides)
+
+
+@every_encoder
+def test_depth_is_told_at_halving_sizes_from_any_encoder(name: str) -> None:
+    encoder = small_encoder(name, 2, in_channels=3)
+    coarsest = max(encoder.strides)
+    maps = DepthNetwork(encoder, maps=2, widths=(4,))(torch.rand(2, 3, 2 * coarsest, 2 * coarsest))
+    assert len(maps) == min(4, coarsest.bit_length() - 1)
+    for s, one in enumerate(maps):
+        assert one.shape == (2, 2, 2 * coarsest // 2**s, 2 * coarsest // 2**s)
+        assert 0 < one.min().item() < one.max().item() < 1
+    torch.stack([one.square().sum() for one in maps]).sum().backward()
+    first = next(encoder.parameters()).grad
+    assert first is not None and float(first.abs().sum()) > 0
 
 
 def test_every_encoder_has_a_segmentation_network_of_its_name() -> None:

@@ -344,6 +344,7 @@ def test_frames_without_light_are_refused_with_their_number(pictures: list[np.nd
     dark, white = [np.full_like(pictures[0], 3)] * 4, [np.full_like(pictures[0], 255)] * 3
     message = refused([*dark, *white, pictures[0]], tmp_path)
     assert "1 of 8 frames can be used (4 black, 3 over-exposed)" in message
+    assert "Give a part that is well exposed" in message and "stands still" not in message
 
 
 def test_frames_without_texture_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``medssl prepare``: scans or recordings in, a prepared dataset out."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from medssl.data.stereo import Packing, packed_sequence, stereo_sequence
 from medssl.errors import InputError
 from medssl.labels.lut import label_set as find_label_set
 from medssl.labels.protocols import protocol
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -126,7 +129,24 @@ def recordings_of(
     found = find_sequences(source)
     if intrinsics is None:
         return found
-    return [
-        one if one.camera is not None else replace(one, camera=read_intrinsics(intrinsics, one.frames.size))
-        for one in found
-    ]
+    return _with_intrinsics(found, intrinsics)
+
+
+def _with_intrinsics(found: Sequence[VideoSequence], intrinsics: str) -> list[VideoSequence]:
+    """Give those whose camera is not known the one that the user tells of; those that it does not fit are left out.
+
+    Raises:
+        InputError: It fits none.
+    """
+    fitting, reasons = [], {}
+    for one in found:
+        try:
+            camera = one.camera or read_intrinsics(intrinsics, one.frames.size)
+            fitting.append(replace(one, camera=camera))
+        except InputError as error:
+            reasons[one.name] = str(error)
+    if not fitting:
+        raise InputError("\n".join(dict.fromkeys(reasons.values())))
+    for name, reason in reasons.items():
+        logger.warning("Left out: %s: %s", name, reason)
+    return fitting

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from medssl.clip_training import ClipTraining
+from medssl.clip_training import ClipTraining, learnable
 from medssl.commands.prepare import recordings_of
 from medssl.data.prepare_recordings import prepare_recordings
 from medssl.data.prepared_recordings import PreparedRecordings, RecordingPreparation, is_prepared_recordings
@@ -52,8 +52,8 @@ def pretrain_on_clips(
         recordings = prepared_recordings(data, out / "prepared", recording, intrinsics, jobs)
     parts = split_recordings(recordings, split, held_out_count, seed)
     save_split(out / "split.json", parts)
-    training = recordings.select(parts["train"])
-    held_out = recordings.select(parts["held_out"]) if parts.get("held_out") else None
+    training = learnable(recordings.select(parts["train"]), learner)
+    held_out = learnable(recordings.select(parts["held_out"]), learner) if parts.get("held_out") else None
     frames = sum(training.frames(i) for i in range(len(training)))
     print(f"{method} on {len(training)} recordings, {frames} frames, {steps} steps.")
     tracker = open_tracker(out, "pretrain")

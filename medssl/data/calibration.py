@@ -1,6 +1,7 @@
 """Calibrations that a user gives: numbers on the command line, JSON, YAML, and what OpenCV's programs write."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from medssl.data.poses import checked_poses, inverted
 from medssl.data.sequence import Unit
 from medssl.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 EXPECTED = """\
 expected fx,fy,cx,cy[,width,height], or a .json or .yaml file with fx, fy, cx, cy (or a 3x3 "matrix"), where they belong
 to another size of picture than the video's also width and height, and with a distorting lens "distortion"
@@ -27,6 +30,7 @@ camera's axes to the left one's) or OpenCV's R and T (from the left one's to the
 M2, D2, R, T; and "unit", "mm" or "m", of T"""
 _MATRICES = ("matrix", "camera_matrix", "K")
 _COEFFICIENTS = ("coefficients", "distortion_coefficients", "dist_coeffs", "D")
+_OFF_MIDDLE = 0.2  # shares of width and of height; those of a picture half as large are 0.25 off
 _SAME_ASPECT = 0.005  # the rounding of a size to whole pixels changes less
 
 
@@ -88,13 +92,22 @@ def for_size(camera: Camera, size: tuple[int, int], source: str, scale: bool = F
     if (camera.height, camera.width) == size:
         return camera
     sizes = f"{source}: is for pictures of {camera.width}x{camera.height}, the frames are {width}x{height}"
+    if (camera.width, camera.height) == size:
+        raise InputError(
+            f"{sizes}: turned upright, as their file asks. Give the intrinsics of the upright pictures: of a quarter "
+            "turn, fx and fy change places, and cx and cy do."
+        )
     if abs(camera.width * height / (camera.height * width) - 1) > _SAME_ASPECT:
         raise InputError(
             f"{sizes}: another aspect, so a crop or another camera. Give the intrinsics of these frames; if they were "
             "cut out, subtract the cut's left and top from cx and cy."
         )
     if not scale:
-        raise InputError(f"{sizes}. If the frames were only resized, ask for the intrinsics to be scaled.")
+        found = camera.resized(height, width)
+        numbers = f"fx {found.fx:.6g}, fy {found.fy:.6g}, cx {found.cx:.6g}, cy {found.cy:.6g}"
+        raise InputError(
+            f"{sizes}. If the frames were only resized, they have {numbers}, and the same lens: give these."
+        )
     return camera.resized(height, width)
 
 
@@ -165,6 +178,7 @@ def camera_of(fields: Mapping[str, Any], source: str, size: tuple[int, int]) -> 
     if not all(map(math.isfinite, (fx, fy, cx, cy, *coefficients))) or min(fx, fy, width, height) <= 0:
         numbers = f"fx {fx:g}, fy {fy:g}, cx {cx:g}, cy {cy:g}, distortion {coefficients}"
         raise InputError(f"{source}: {numbers} for {width}x{height} cannot be a camera.")
+    _require_middle(cx, cy, width, height, source)
     model = fields.get("distortion", "radial-tangential" if any(coefficients) else "none")
     coefficients = () if model == "none" else coefficients
     if model not in COEFFICIENTS or len(coefficients) not in COEFFICIENTS[model]:
@@ -174,6 +188,20 @@ def camera_of(fields: Mapping[str, Any], source: str, size: tuple[int, int]) -> 
         )
     distortion: Distortion = model
     return Camera(width, height, fx, fy, cx, cy, distortion, coefficients)
+
+
+def _require_middle(cx: float, cy: float, width: int, height: int, source: str) -> None:
+    """Refuse a principal point outside the picture, and warn of one far from its middle: both are of another size."""
+    told = f"{source}: the principal point ({cx:g}, {cy:g})"
+    advice = (
+        "If the intrinsics are of another size of picture, give that too (fx,fy,cx,cy,width,height); of pictures that "
+        "were cut out, subtract the cut's left and top from cx and cy."
+    )
+    across, down = (cx + 0.5) / width, (cy + 0.5) / height
+    if not (0 <= across <= 1 and 0 <= down <= 1):
+        raise InputError(f"{told} lies outside the {width}x{height} picture. {advice}")
+    if min(abs(across - 0.5), abs(down - 0.5)) > _OFF_MIDDLE:
+        logger.warning("%s is far from the middle of the %dx%d picture. %s", told, width, height, advice)
 
 
 def _of_matrix(matrix: Any) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Clips of prepared recordings, each a pure function of (seed, sample number), as crops of scans are."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,13 @@ from torch import Generator
 
 from medssl.data.crops import Samples, seed_of
 from medssl.data.prepared_recordings import PreparedRecordings
-from medssl.data.recording_store import Geometry, Observations, read_geometry
+from medssl.data.recording_store import Geometry, read_geometry
+from medssl.data.sparse_points import shown_points, sparse_maps
 from medssl.errors import InputError
 from medssl.method import Pretext
 from medssl.sample import Sample
+
+logger = logging.getLogger(__name__)
 
 
 class FramePicker(ABC):
@@ -243,15 +247,12 @@ class ClipDataset(Samples):
                 "Give the videos themselves: they are streamed."
             )
         for i in range(len(data)):
-            self._require(i)
-        starts = [needs.picker.starts(data.frames(i), self._geometry(i)) for i in range(len(data))]
+            if lack := _lack(data, i, needs):
+                raise InputError(lack)
+        starts = [_starts(data, i, needs.picker) for i in range(len(data))]
         self.places = np.array([(i, t) for i, one in enumerate(starts) for t in one], dtype=np.int64).reshape(-1, 2)
         if not len(self.places):
-            told = ", ".join(f"{name} ({data.frames(i)} frames)" for i, name in enumerate(data.names))
-            raise InputError(
-                f"{data.root}: no clip can be taken as {needs.picker} asks, from {told}. A camera that stands still "
-                "teaches nothing: give a longer recording that moves, or ask for less motion or closer frames."
-            )
+            raise InputError("\n".join(_no_clip(data, i, needs.picker) for i in range(len(data))))
 
     def __getitem__(self, number: int) -> Sample:
         """Read clip ``number``.
@@ -264,7 +265,7 @@ class ClipDataset(Samples):
         round_, place = divmod(number, len(self.places))
         order = torch.randperm(len(self.places), generator=Generator().manual_seed(seed_of(self.seed, round_, "order")))
         i, start = (int(value) for value in self.places[int(order[place])])
-        times = self.needs.picker.pick(start, self.data.frames(i), self._geometry(i), generator)
+        times = self.needs.picker.pick(start, self.data.frames(i), _geometry_in(self.data.folder(i)), generator)
         sample = read_clip(self.data, i, times, self.needs, self.held_out_points) | {
             "seed": torch.tensor(seed_of(sample_seed, 1)),
             "number": torch.tensor(number),
@@ -280,27 +281,63 @@ class ClipDataset(Samples):
         """Name a recording."""
         return self.data.names[index]
 
-    def _geometry(self, i: int) -> Geometry:
-        return _geometry_in(self.data.folder(i))
 
-    def _require(self, i: int) -> None:
-        """Refuse a recording that lacks what the method needs."""
-        geometry, name = self._geometry(i), self.data.names[i]
-        lacks = {
-            "second camera": self.needs.right and not self.data.has(i, "right"),
-            "intrinsics of the camera": self.needs.intrinsics and geometry.intrinsics is None,
-            "poses of the camera": self.needs.poses and not len(posed_frames(geometry)),
-            "points of structure from motion": self.needs.points and geometry.observations is None,
-        }
-        advice = {
-            "intrinsics of the camera": "give --intrinsics fx,fy,cx,cy when preparing, or run medssl sfm on it",
-            "poses of the camera": "run medssl sfm on it, and prepare what that writes",
-            "second camera": "mono video cannot teach stereo; choose monodepth2",
-            "points of structure from motion": "run medssl sfm on it, and prepare what that writes",
-        }
-        for what, missing in lacks.items():
-            if missing:
-                raise InputError(f"{name}: has no {what}, which this method learns from: {advice[what]}.")
+def with_clips(data: PreparedRecordings, needs: ClipNeeds) -> PreparedRecordings:
+    """Leave out, and name, recordings that lack what is learnt from, or of which no clip can be taken.
+
+    Raises:
+        InputError: None is left.
+    """
+    reasons = [
+        _lack(data, i, needs) or ("" if len(_starts(data, i, needs.picker)) else _no_clip(data, i, needs.picker))
+        for i in range(len(data))
+    ]
+    told = [reason for reason in reasons if reason]
+    if len(told) == len(data):
+        raise InputError("\n".join(told))
+    for reason in told:
+        logger.warning("Left out: %s", reason)
+    return data.take(i for i, reason in enumerate(reasons) if not reason) if told else data
+
+
+def _starts(data: PreparedRecordings, i: int, picker: FramePicker) -> NDArray[np.int64]:
+    return picker.starts(data.frames(i), _geometry_in(data.folder(i)))
+
+
+def _lack(data: PreparedRecordings, i: int, needs: ClipNeeds) -> str:
+    """Say what recording ``i`` lacks, and how to come by it; empty where it has all."""
+    geometry = _geometry_in(data.folder(i))
+    from_motion = "run medssl sfm on it, and prepare what that writes"
+    lacks = {
+        "second camera": needs.right and not data.has(i, "right"),
+        "intrinsics of the camera": needs.intrinsics and geometry.intrinsics is None,
+        "poses of the camera": needs.poses and not len(posed_frames(geometry)),
+        "points of structure from motion": needs.points and geometry.observations is None,
+    }
+    advice = {
+        "second camera": "prepare it with --right (or --packing) and --calibration; of one camera's video monodepth2 "
+        "learns depth, from the frames before and after",
+        "intrinsics of the camera": "give --intrinsics fx,fy,cx,cy when preparing, or run medssl sfm on it",
+        "poses of the camera": from_motion,
+        "points of structure from motion": from_motion,
+    }
+    for what, missing in lacks.items():
+        if missing:
+            return f"{data.names[i]}: has no {what}, which this method learns from: {advice[what]}."
+    return ""
+
+
+def _no_clip(data: PreparedRecordings, i: int, picker: FramePicker) -> str:
+    """Say what recording ``i`` has in place of a clip."""
+    geometry = _geometry_in(data.folder(i))
+    usable = int(geometry.usable.sum())
+    return (
+        f"{data.names[i]}: no clip can be taken as {picker} asks, of {data.frames(i)} frames (scenes: "
+        f"{len(np.unique(geometry.scene))}). {usable} of them are neither black, overexposed nor damaged, "
+        f"{len(posed_frames(geometry))} have a camera pose, and from one to the next the picture moves by "
+        f"{np.median(geometry.motion):.2%} of its longer side (median). A camera that stands still teaches nothing: "
+        "give a longer, well exposed recording that moves, or ask the method for less motion or closer frames."
+    )
 
 
 def read_clip(
@@ -350,34 +387,3 @@ def as_pictures(frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
 def as_masks(frames: Sequence[NDArray[np.bool_]]) -> torch.Tensor:
     """Stack masks (H, W) to (T, 1, H, W), 0 or 1."""
     return torch.from_numpy(np.stack(frames)).float().unsqueeze(1)
-
-
-def shown_points(observations: Observations, held_out: float) -> NDArray[np.bool_]:
-    """Say which points are shown, (P,); the others, a share ``held_out`` and always the same, are to judge by."""
-    count = int(observations.point.max()) + 1 if len(observations.point) else 0
-    return np.random.default_rng(0).random(count) >= held_out
-
-
-def sparse_maps(
-    observations: Observations, frame: int, size: tuple[int, int], points: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw the points that a frame saw into its pixels.
-
-    Args:
-        observations: Of the recording.
-        frame: Which frame.
-        size: Height and width.
-        points: (P,), which of the points are drawn.
-
-    Returns:
-        z of the point in each pixel and how many frames saw it, (1, H, W) each; 0 where there is none. Of several
-        points in one pixel the nearest is drawn.
-    """
-    depth, views = (np.zeros((1, *size), dtype=np.float32) for _ in range(2))
-    rows = np.flatnonzero((observations.frame == frame) & points[observations.point] & (observations.depth > 0))
-    rows = rows[np.argsort(-observations.depth[rows], kind="stable")]  # the nearest is written last
-    x, y = np.rint(observations.pixel[rows]).astype(np.int64).T
-    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
-    depth[0, y[inside], x[inside]] = observations.depth[rows[inside]]
-    views[0, y[inside], x[inside]] = observations.views[rows[inside]]
-    return depth, views

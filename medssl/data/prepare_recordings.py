@@ -160,10 +160,21 @@ def _write(one: VideoSequence, preparation: RecordingPreparation, folder: Path) 
     with write_aside(folder) as aside:
         aside.mkdir()
         footage = _write_frames(one, preparation, chosen, left, right, aside)
-        store.write_geometry(aside, _geometry(one, chosen, left.view, None if right is None else right.view, footage))
+        geometry = _geometry(one, chosen, left.view, None if right is None else right.view, footage)
+        _require_usable(one, geometry, footage)
+        store.write_geometry(aside, geometry)
         meta = {"frames": len(chosen), "unit": one.unit, "notes": footage.messages()}
         write_json(aside / "meta.json", meta)
     return True
+
+
+def _require_usable(one: VideoSequence, geometry: Geometry, footage: Footage) -> None:
+    """Refuse a video of one camera that shows nothing; single pictures with a known disparity or flow may be bright."""
+    if not geometry.usable.any() and one.stereo is None and one.truth.flow is None:
+        raise InputError(
+            f"{one.name}: none of its frames shows anything: {' '.join(footage.messages())} Give another part of the "
+            "video, or copy it again."
+        )
 
 
 def chosen_frames(one: VideoSequence, preparation: RecordingPreparation) -> range:

@@ -40,9 +40,13 @@ class RecordingPreparation:
         """Refuse sizes that no network takes."""
         height, width = self.size
         if min(height, width) < 32 or height % 32 or width % 32:
-            raise InputError(f"preparation.size must be multiples of 32, at least 32, got {self.size}.")
+            raise InputError(
+                f"The prepared size (--recording.size) must be multiples of 32, at least 32, got {self.size}."
+            )
         if self.every < 1 or (self.longest is not None and self.longest < 1):
-            raise InputError(f"preparation.every and longest must be at least 1, got {self.every} and {self.longest}.")
+            raise InputError(
+                f"every and longest (--recording) must be at least 1, got {self.every} and {self.longest}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -118,9 +122,13 @@ class PreparedRecordings:
                 f"{self.root}: has no recording of {', '.join(unknown)}; its subjects are "
                 f"{', '.join(sorted(set(self.subjects)))}."
             )
+        return self.take(i for i, subject in enumerate(self.subjects) if subject in wanted)
+
+    def take(self, chosen: Iterable[int]) -> "PreparedRecordings":
+        """A view of the recordings of these indices."""
         view = object.__new__(PreparedRecordings)
         view.root, view.preparation = self.root, self.preparation
-        view.index = self.index[[subject in wanted for subject in self.subjects]].reset_index(drop=True)
+        view.index = self.index.iloc[list(chosen)].reset_index(drop=True)
         return view
 
     def frames(self, i: int) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from medssl.data.clips import posed_frames
 from medssl.data.recording_store import Geometry
 from medssl.data.sequence import Unit
+from medssl.data.sparse_points import told_count
 from medssl.errors import InputError
 
 Asked = Literal["auto", "recording", "network", "none"]
@@ -183,10 +184,11 @@ def _scale(
     if metric:
         return _Scale(np.ones(frames), unit, "The depth is metric and left as it is.")
     if any(len(one) for one in ratios):
+        assert geometry.observations is not None  # where the ratios are from
         factors = image_factors(ratios)
         told = (
             f"Each frame's depth is multiplied by {factors.min():.4g} to {factors.max():.4g} (median "
-            f"{np.median(factors):.4g}), as the recording's points ask for."
+            f"{np.median(factors):.4g}), as the recording's points ask for: {told_count(geometry.observations)}."
         )
         return _Scale(factors, unit, told)
     assert geometry.poses is not None

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from medssl.data.clips import shown_points
 from medssl.data.prepared_recordings import PreparedRecordings
+from medssl.data.sparse_points import shown_points
 from medssl.depth_results.cameras import Asked, Cameras, choose_cameras, require_poses
 from medssl.errors import InputError
 from medssl.evaluation.depth import sample_at

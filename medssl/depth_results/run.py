@@ -204,11 +204,12 @@ def _page(
     surface = [shown["overview.png"]] if "overview.png" in shown else []
     path = [shown["path.png"]] if "path.png" in shown else []
     rows = pd.DataFrame({"what": list(numbers), "value": list(numbers.values())})
+    way = None if scores.path is None else scores.path.drop(columns=["scan", "subject"])  # the page is tracked
     sections = [
         Section(maps.cameras.banner, "\n\n".join(sentences[1:])),
         Section("Frames", "Grey is unknown or not valid. Near is red, far is blue.", None, pictures),
         Section("Scores of the depth", scores.told, None if table is None else table.dropna(axis=1, how="all")),
-        Section("The camera's path", "" if path else "There are no poses.", scores.path, path),
+        Section("The camera's path", "" if path else "There are no poses.", way, path),
         Section("The surface", "Magenta: not seen. Blue: the camera's way." if surface else "", None, surface),
         Section("Left out", left_out),
         Section("Numbers", "", rows),

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medssl.data.clips import posed_frames
+from medssl.data.sparse_points import told_count
 from medssl.depth_results.maps import DepthMaps
 from medssl.evaluation.clips import judged_points
 from medssl.evaluation.depth import DepthRules, depth_summary, sample_at, score_depth
@@ -60,14 +61,15 @@ def score(maps: DepthMaps, metric: bool, held_out_points: float = 0.0) -> Scores
     data, i = maps.data, maps.i
     metric = metric and data.unit(i) != "unknown"
     rules = DepthRules("none" if metric else "median")
-    exact, observed = data.has(i, "depth"), data.geometry(i).observations is not None
+    exact, points = data.has(i, "depth"), data.geometry(i).observations
     told = "No depth of the recording is known, so its depth is not scored."
     table = None
-    if exact or observed:
+    if exact or points is not None:
         table = pd.concat([_frame(maps, t, rules, exact, held_out_points) for t in range(len(maps))], ignore_index=True)
-        where = "the exact depth of each valid pixel" if exact else "structure from motion's points"
-        if not exact and held_out_points:
-            where += f", the {held_out_points:.0%} that were held out"
+        where = "the exact depth of each valid pixel"
+        if not exact and points is not None:
+            share = f", the {held_out_points:.0%} that were held out" if held_out_points else ""
+            where = f"structure from motion's points{share} ({told_count(points, held_out_points)})"
         told = f"Depth is judged by {where}; scaling: {rules.named}" + ("" if metric else ", of each frame") + "."
     summary = None
     if table is not None:

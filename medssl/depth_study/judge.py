@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medssl.data.clips import shown_points
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.data.recording_store import Observations
+from medssl.data.sparse_points import shown_points, told_count
 from medssl.depth_study.truth import ExactTruth
 from medssl.evaluation.clips import judged_points
 from medssl.evaluation.depth import (
@@ -94,6 +94,11 @@ class Judge:
     def held_out_points(self, t: int) -> tuple[Floats, Floats]:
         """Pixels (n, 2) and depths (n,) that frame ``t`` is judged at."""
         return judged_points(self._observations, t, self.held_out)
+
+    @property
+    def told(self) -> str:
+        """How many points that is judged at, and whether they are few."""
+        return told_count(self._observations, self.held_out)
 
     @property
     def _observations(self) -> Observations:

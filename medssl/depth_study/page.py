@@ -57,7 +57,7 @@ class StudyResults:
     @property
     def verdict(self) -> str:
         """The first sentence."""
-        return verdict(self.tables, self.chosen)
+        return f"{verdict(self.tables, self.chosen)} Judged at {self.study.judge.told}."
 
     @property
     def methods(self) -> list[str]:

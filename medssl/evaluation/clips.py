@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from medssl.data.clips import ClipNeeds, Single, posed_frames, read_clip, shown_points
+from medssl.data.clips import ClipNeeds, Single, posed_frames, read_clip
 from medssl.data.prepared_recordings import PreparedRecordings
 from medssl.data.recording_store import Geometry, Observations
+from medssl.data.sparse_points import shown_points
 from medssl.evaluation.depth import DepthRules, sample_at, score_depth
 from medssl.evaluation.flow import score_flow
 from medssl.evaluation.trajectory import absolute_trajectory_error

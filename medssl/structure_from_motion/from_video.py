@@ -16,7 +16,7 @@ from medssl.data.sequence import Frames
 from medssl.errors import InputError
 from medssl.extras import require_module
 from medssl.files import read_json, value_hash, write_json
-from medssl.structure_from_motion.frame_choice import USED, Look, candidate_frames, choose, mask_sample
+from medssl.structure_from_motion.frame_choice import STATIC, USED, Look, candidate_frames, choose, mask_sample
 from medssl.structure_from_motion.incremental import (
     LEAST_FRAMES,
     Matches,
@@ -161,10 +161,15 @@ def _require_motion(source: str, looks: list[Look], choice: FrameChoice) -> None
         return
     others = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if verdict != USED)
     moved = np.nanmax([look.motion for look in looks] + [0.0])
-    raise InputError(
-        f"{source}: {used} of {len(looks)} frames can be used ({others}); at least {LEAST_FRAMES} are needed. The "
-        f"picture moved by at most {100 * moved:.2f} % of its width from one used frame to the next ones, and "
+    why = (
+        f"The picture moved by at most {100 * moved:.2f} % of its width from one used frame to the next ones, and "
         f"{100 * choice.motion:g} % are asked for (choice.motion): a camera that stands still shows no depth."
+        if STATIC in counts
+        else "Give a part that is well exposed (choice.start_s, choice.end_s); where the field of view was found "
+        "wrongly, give it (mask)."
+    )
+    raise InputError(
+        f"{source}: {used} of {len(looks)} frames can be used ({others}); at least {LEAST_FRAMES} are needed. {why}"
     )
 
 

@@ -55,6 +55,8 @@ def test_a_recording_is_done_once_and_logged(tmp_path: Path, capsys: pytest.Capt
     assert found.status == "FINISHED" and found.params["method"] == "stub"
     table = load_table(store, found.run_id, "metrics")
     assert not set(table["subject"]) & {"data", "video0"} and "data" not in found.name and "video0" not in found.name
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "ate_rmse" in page and "video0" not in page  # it is tracked
     assert found.metrics["share_with_pose"] == 1 and found.metrics["depth/abs_rel"] < 1e-6
     before = (tmp_path / "out" / "summary.json").stat().st_mtime_ns
     assert main([*words[:1], str(model / "method"), *words[2:]]) == 0  # the method's own folder is the same

@@ -47,3 +47,4 @@ def test_mono_video_given_to_stereo_is_refused(data: Path, tmp_path: Path, capsy
     words = ["pretrain", "stereo_depth", "--data", str(data), "--out", str(tmp_path / "out"), *WORDS, *CLIPS]
     assert main(words) == 2
     assert "has no second camera" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "mlflow.db").exists()  # before a run begins

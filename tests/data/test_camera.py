@@ -99,8 +99,9 @@ def test_four_numbers_are_intrinsics_of_the_frames():
     assert read_intrinsics("50,60,31,22", (48, 64)) == PLAIN
 
 
-def test_intrinsics_for_another_size_are_refused_unless_scaling_is_asked_for():
-    with pytest.raises(InputError, match=r"is for pictures of 64x48, the frames are 128x96.*ask for"):
+def test_intrinsics_for_another_size_are_refused_with_those_of_this_size_unless_scaling_is_asked_for():
+    told = r"is for pictures of 64x48, the frames are 128x96.*fx 100, fy 120, cx 62.5, cy 44.5, and the same lens"
+    with pytest.raises(InputError, match=told):
         read_intrinsics("50,60,31,22,64,48", (96, 128))
     assert read_intrinsics("50,60,31,22,64,48", (96, 128), scale=True) == PLAIN.resized(96, 128)
 
@@ -108,6 +109,23 @@ def test_intrinsics_for_another_size_are_refused_unless_scaling_is_asked_for():
 def test_intrinsics_for_another_aspect_are_refused_even_so():
     with pytest.raises(InputError, match="another aspect"):
         read_intrinsics("50,60,31,22,64,48", (64, 64), scale=True)
+
+
+def test_intrinsics_of_a_video_that_is_turned_upright_are_refused_as_such():
+    with pytest.raises(InputError, match="are 48x64: turned upright, as their file asks"):
+        read_intrinsics("50,60,31,22,64,48", (64, 48), scale=True)
+
+
+def test_a_principal_point_outside_the_picture_is_of_another_size():
+    with pytest.raises(InputError, match=r"\(31, 22\) lies outside the 24x32 picture.*fx,fy,cx,cy,width,height"):
+        read_intrinsics("50,60,31,22", (32, 24))
+
+
+def test_a_principal_point_far_from_the_middle_is_told_of(caplog):
+    read_intrinsics("50,60,31,22", (48, 128))
+    assert not caplog.records  # along one side an endoscope's picture may be cut
+    read_intrinsics("50,60,31,22", (96, 128))
+    assert "(31, 22) is far from the middle of the 128x96 picture" in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["json", "yaml"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from recordings import HEIGHT, WIDTH, observations, write_recordings
 
-from medssl.data.clips import ClipDataset, ClipNeeds, Consecutive, Neighbours, PosedPair, Single
+from medssl.data.clips import ClipDataset, ClipNeeds, Consecutive, Neighbours, PosedPair, Single, with_clips
 from medssl.errors import InputError
 from medssl.method import as_read
 
@@ -52,8 +52,32 @@ def test_no_clip_crosses_a_cut_or_shows_a_frame_that_cannot_be_used(tmp_path: Pa
 
 def test_a_camera_that_stands_still_is_refused(tmp_path: Path) -> None:
     data = write_recordings(tmp_path, motion=np.zeros(6))
-    with pytest.raises(InputError, match=r"video0 \(6 frames\).*stands still"):
+    with pytest.raises(InputError, match=r"video0: no clip.*6 frames.*moves by 0\.00%.*stands still"):
         ClipDataset(data, ClipNeeds(Neighbours(0.01)), as_read)
+
+
+def test_two_frames_and_dark_ones_are_refused_with_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"video0: no clip.*of 2 frames \(scenes: 1\)\. 2 of them"):
+        ClipDataset(write_recordings(tmp_path / "short", (2,)), ClipNeeds(Neighbours(0.0)), as_read)
+    dark = write_recordings(tmp_path / "dark", usable=np.arange(6) == 0)
+    with pytest.raises(InputError, match="1 of them are neither black, overexposed nor damaged"):
+        ClipDataset(dark, ClipNeeds(Neighbours(0.0)), as_read)
+
+
+def test_a_recording_without_a_clip_stops_no_other_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_recordings(tmp_path, (2, 6, 5))
+    kept = with_clips(data, ClipNeeds(Neighbours(0.0)))
+    assert kept.names == ("video1", "video2") and kept.fingerprint != data.fingerprint
+    assert [record.getMessage().split(":")[1] for record in caplog.records] == [" video0"]
+    assert with_clips(kept, ClipNeeds(Neighbours(0.0))) is kept
+
+
+def test_where_no_recording_has_what_is_learnt_from_each_is_named(tmp_path: Path) -> None:
+    data = write_recordings(tmp_path, (2, 6))
+    with pytest.raises(InputError, match=r"video0: has no second camera.*\nvideo1: has no second camera"):
+        with_clips(data, ClipNeeds(Single(), right=True))
 
 
 def test_a_sample_is_a_pure_function_of_its_number_and_survives_pickling(tmp_path: Path) -> None:

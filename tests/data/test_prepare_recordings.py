@@ -179,6 +179,20 @@ def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
         prepare_recordings([one], tmp_path / "out", SMALL)
 
 
+class Dark(Waves):
+    """Frames of a camera that is switched off."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        return iter([np.full((HEIGHT, WIDTH, 3), 3, np.uint8)] * len(indices))
+
+
+def test_a_video_that_shows_nothing_is_refused_with_the_reason(tmp_path: Path) -> None:
+    one = replace(video(tmp_path / "in"), frames=Dark(tmp_path / "in" / "video.mp4"))
+    with pytest.raises(InputError, match=r"video: none of its frames shows anything: 6 of 6 frames are black: 0 to 5"):
+        prepare_recordings([one], tmp_path / "out", SMALL)
+    assert not list((tmp_path / "out").glob("recordings/*/*"))
+
+
 def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
     one = video(tmp_path / "in")
     with pytest.raises(InputError, match="Two recordings are called 'video'"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from depth_stub import FRAMES, true_poses
+from depth_stub import FRAMES, plane_points, true_poses
 
 from medssl.data.recording_store import Geometry
 from medssl.depth_results.cameras import Asked, choose_cameras, image_factors, require_poses, step_factor
@@ -15,7 +15,8 @@ RATIOS = [np.full(9, 3.0)] * FRAMES
 def geometry(posed: bool = True) -> Geometry:
     poses = true_poses() if posed else None
     zeros = np.zeros(FRAMES)
-    return Geometry(zeros, zeros, zeros.astype(np.int64), np.ones(FRAMES, dtype=bool), poses=poses)
+    usable = np.ones(FRAMES, dtype=bool)
+    return Geometry(zeros, zeros, zeros.astype(np.int64), usable, poses=poses, observations=plane_points())
 
 
 def shrunk(factor: float) -> np.ndarray:

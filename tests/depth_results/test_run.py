@@ -158,6 +158,13 @@ def test_held_out_points_judge_and_do_not_scale(tmp_path: Path) -> None:
     assert (pd.read_csv(tmp_path / "out" / "metrics.csv")["n"] == judged).all()
 
 
+def test_how_few_points_scale_and_scores_rest_on_is_told(whole: tuple[Path, Summary]) -> None:
+    out, summary = whole
+    few = "20 points, which are few"
+    assert few in summary.sentences[1] and few in json.loads((out / "summary.json").read_text())["sentences"][1]
+    assert f"points ({few}" in (out / "report.html").read_text(encoding="utf-8")
+
+
 def test_two_frames_are_enough(tmp_path: Path) -> None:
     summary = run(write_plane(tmp_path / "data", frames=2), tmp_path / "out")
     assert summary.left_out == {"overview.png": "It shows a surface, and there is none."}
