@@ -241,7 +241,8 @@ def _find_cuts(rows: list[_Measured]) -> NDArray[np.bool_]:
     flash = np.append(across[1:], np.inf) < _GONE * change  # the frame after is as the one before
     before, after = np.append(np.inf, change[:-1]), np.append(change[1:], np.inf)
     calmer = np.minimum(before, after)  # that of a scene of one frame is on its other side
-    return (change > _CHANGE) & (change > _STEP * calmer) & _is_outlier(change) & ~flash & ~np.roll(flash, 1)
+    rises: NDArray[np.bool_] = (change > _CHANGE) & (change > _STEP * calmer)
+    return rises & _is_outlier(change) & ~flash & ~np.roll(flash, 1)
 
 
 def _is_outlier(values: NDArray[np.float64]) -> NDArray[np.bool_]:
