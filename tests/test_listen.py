@@ -143,7 +143,7 @@ def test_what_no_sound_can_be_heard_in_is_refused_in_one_message(
         mute: "mute.mp4: has no sound",
         short: "short.mp4: its sound lasts 0.",
         broken: "broken.mp4",
-        single: "single: has 1 frame; a video needs at least 2",
+        single: "single: has 1 frame; at least 2 are needed",
     }
     for path, message in expected.items():
         told = refused(["listen", str(model), str(path), "--out", str(tmp_path / "out"), *QUICK], capsys)

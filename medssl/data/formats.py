@@ -140,7 +140,8 @@ def read_label_picture(path: Path) -> Voxels:
     with _opened(path) as picture:
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise InputError(
-                f"{path}: the label map is in colour (mode {picture.mode}); labels are one whole number per pixel."
+                f"{path}: the label map is in colour (mode {picture.mode}); labels are one whole number per pixel. "
+                "Save it in grey or with a palette, 0 where there is nothing."
             )
         pixels = np.array(picture).T
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels, np.eye(4)

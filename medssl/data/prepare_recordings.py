@@ -181,11 +181,12 @@ def chosen_frames(one: VideoSequence, preparation: RecordingPreparation) -> rang
     """Which frames of a recording are taken, ascending.
 
     Raises:
-        InputError: They are too few to learn from.
+        InputError: There are fewer than two, of a video.
     """
     chosen = range(0, len(one.frames), preparation.every)[: preparation.longest]
     if len(chosen) < 2 and one.stereo is None and one.truth.flow is None:
-        raise InputError(f"{one.name}: has {len(chosen)} frame; a video needs at least 2 to learn from.")
+        asked = "" if len(one.frames) < 2 else f", of {len(one.frames)}, by --recording.every and --recording.longest"
+        raise InputError(f"{one.name}: has {len(chosen)} frame{asked}; at least 2 are needed: give a longer video.")
     return chosen
 
 

@@ -175,7 +175,7 @@ def test_a_pair_is_rectified_and_its_baseline_kept(tmp_path: Path) -> None:
 
 def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
     one = replace(video(tmp_path / "in"), frames=Waves(tmp_path / "in" / "video.mp4", count=1))
-    with pytest.raises(InputError, match="has 1 frame; a video needs at least 2"):
+    with pytest.raises(InputError, match="has 1 frame; at least 2 are needed"):
         prepare_recordings([one], tmp_path / "out", SMALL)
 
 
