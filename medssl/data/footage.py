@@ -33,7 +33,7 @@ _STILL_FRAMES = 5
 _STAYING = 0.9  # of the difference is counted where a block stays
 _CHANGE = 0.6  # from which a frame may begin another scene; steady motion comes to 0.45
 _GONE = 0.5  # of a change, what must stay in the next frame
-_STEP = 1.25  # times the change of the calmer frame beside it; motion grows and ebbs over several frames
+_STEP = 1.5  # times the change of the calmer frame beside it; motion grows and ebbs over several frames
 _CUT_OUTLIER = 6.0  # robust standard deviations above the frames around
 _AROUND = 12  # frames before and after
 

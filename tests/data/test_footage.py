@@ -188,4 +188,6 @@ def test_a_real_laparoscopy_has_nothing_amiss_and_is_cut_where_another_video_beg
 
 @pytest.mark.real_data
 def test_a_real_drive_whose_motion_grows_and_ebbs_is_one_scene(real_data):
-    assert len(cuts(open_frames(real_data / "stereo" / "kitti_seq" / "image_l_kitti"))) == 0
+    drive = open_frames(real_data / "stereo" / "kitti_seq" / "image_l_kitti")
+    small = [frame[::3, ::3] for frame in drive.read(range(len(drive)))]
+    assert len(cuts(drive)) == 0 and len(cuts(Listed(small))) == 0
