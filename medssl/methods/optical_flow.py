@@ -235,6 +235,9 @@ class OpticalFlow(FlowMethod):
     def _teaching(self, clip: Tensor, V: Tensor, hidden: Tensor, draw: Sequence[Generator]) -> Tensor:
         """Distance of the flow of a smaller part from that of the larger, where only the larger shows the match.
 
+        The teacher is believed where its flows there and back agree, however occlusions are found: one that errs would
+        else teach its errors to itself, and they grow without end.
+
         Args:
             clip: The larger part, (B, 2, 3, h, w), as the student sees it.
             V: The teacher's flows, without gradient, (2B, 2, h, w).
@@ -244,8 +247,9 @@ class OpticalFlow(FlowMethod):
         size = self._part(clip.shape[-2:], self.student_crop)
         corner = _random_corner(clip.shape[-2:], size, draw, clip)
         student = self.network.both_ways(*cut(clip, corner, size).unbind(1))
-        target, hidden = (cut(x, corner.repeat(2, 1), size) for x in (V, hidden))
-        return masked_mean(charbonnier(student - target), self._occluded(student) & ~hidden)
+        doubted = hidden | occlusion_by_consistency(V, V.roll(len(V) // 2, 0))
+        target, doubted = (cut(x, corner.repeat(2, 1), size) for x in (V, doubted))
+        return masked_mean(charbonnier(student - target), self._occluded(student) & ~doubted)
 
 
 def cut(pictures: Tensor, corner: Tensor, size: Size) -> Tensor:

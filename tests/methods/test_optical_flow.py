@@ -216,7 +216,7 @@ def teaching(teacher: Tensor, student: Tensor, **arguments: Any) -> tuple[Optica
 
 def test_the_student_learns_its_part_of_the_teachers_flow_where_only_the_teacher_sees_the_match() -> None:
     generator = torch.Generator().manual_seed(0)
-    teacher = there_and_back(MOTION) + torch.rand(4, 2, *SIZE, generator=generator)
+    teacher = there_and_back(MOTION) + 0.2 * torch.rand(4, 2, *SIZE, generator=generator)  # agrees with itself
     student = there_and_back([(-4, 5)] * 2) + torch.rand(4, 2, *SIZE, generator=generator)
     method, losses = teaching(teacher, student)
     whole, part = method.network.seen
@@ -249,6 +249,12 @@ def test_a_student_that_agrees_with_its_teacher_costs_nothing_and_the_teacher_ha
         gradients.append([answer.grad for answer in method.network.answers])
     assert torch.equal(gradients[0][0], gradients[1][0])
     assert gradients[0][1].abs().sum() > 0 and gradients[1][1].abs().sum() == 0
+
+
+def test_a_teacher_whose_flows_there_and_back_contradict_each_other_is_not_believed() -> None:
+    same_both_ways = there_and_back(MOTION).abs()
+    _, losses = teaching(same_both_ways, there_and_back([(-4, 5)] * 2))
+    assert float(losses["teaching"]) == 0
 
 
 def test_teaching_begins_after_its_steps_and_grows() -> None:
