@@ -138,18 +138,25 @@ def holes(mesh: Mesh, way: NDArray[np.float64]) -> list[Hole]:
 
 
 def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """The rims of a surface: vertices in order, along edges that one face (F, 3) alone has."""
+    """The rims of a surface: vertices in order, along edges that more faces (F, 3) run through one way than the other.
+
+    Those are the edges that one face alone has; where faces overlap, an edge may have three.
+    """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
     base = int(edges.max(initial=0)) + 1
-    alone = ~np.isin(edges[:, 0] * base + edges[:, 1], edges[:, 1] * base + edges[:, 0])
+    there, count = np.unique(edges[:, 0] * base + edges[:, 1], return_counts=True)
+    start, end = np.divmod(there, base)
+    back = end * base + start
+    at = np.searchsorted(there, back).clip(max=len(there) - 1)
+    more = count - np.where(there[at] == back, count[at], 0)  # as many come to each vertex as leave it: all loops close
     follows: dict[int, list[int]] = defaultdict(list)
-    for start, end in edges[alone].tolist():
-        follows[start].append(end)
+    for first, second in np.repeat(np.stack([start, end], 1), more.clip(0), axis=0).tolist():
+        follows[first].append(second)
     loops = []
-    for start in list(follows):
-        while follows[start]:
-            loop = [start]
-            while (following := follows[loop[-1]].pop()) != start:
+    for first in list(follows):
+        while follows[first]:
+            loop = [first]
+            while (following := follows[loop[-1]].pop()) != first:
                 loop.append(following)
             loops.append(np.array(loop, dtype=np.int64))
     return loops

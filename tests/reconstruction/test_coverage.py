@@ -115,6 +115,14 @@ def test_two_gaps_that_touch_at_a_corner_keep_their_area() -> None:
     assert sum(len(loop) for loop in boundary_loops(both.faces)) == 2 * 72 + 2 * (2 + 4) * 2
 
 
+def test_rims_close_where_faces_overlap() -> None:
+    two_and_one = np.array([[0, 1, 2], [0, 1, 3], [1, 0, 4]])  # an edge of three faces, one turned over
+    loops = boundary_loops(two_and_one)
+    along = [edge for loop in loops for edge in zip(loop.tolist(), np.roll(loop, -1).tolist(), strict=True)]
+    assert sorted(along) == [(0, 1), (0, 4), (1, 2), (1, 3), (2, 0), (3, 0), (4, 1)]
+    assert boundary_loops(np.zeros((0, 3), dtype=np.int64)) == []
+
+
 def holes_at_corner(mesh: Mesh) -> np.ndarray:
     """The faces of rings 12 and 13, sectors 4 to 7: beyond the corner of the gap at rings 10 and 11, sectors 0 to 3."""
     centre = mesh.vertices[mesh.faces].mean(axis=1)
