@@ -5,7 +5,7 @@ Godard, Mac Aodha, Brostow, "Unsupervised Monocular Depth Estimation with Left-R
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,12 +75,13 @@ class StereoDepth(DepthMethod):
                 "StereoDepth: scales must be at least 1, and 0 < first_disparity < max_disparity <= 1, shares of the "
                 f"width; got {scales}, {first_disparity:g} and {max_disparity:g}."
             )
-        self.network = DepthNetwork(encoder, maps=2, scales=scales)
+        self.network = DepthNetwork(encoder, maps=2, scales=scales, refine=True)
         self.encoder = encoder
         share = first_disparity / max_disparity
-        for name, parameter in self.network.decoder.heads.named_parameters():
-            if name.endswith("bias"):
-                nn.init.constant_(parameter, math.log(share / (1 - share)))  # what the sigmoid makes that share of
+        coarsest, *finer = (cast(nn.Conv2d, head).bias for head in self.network.decoder.heads.values())
+        for bias in finer:  # these tell what differs from the coarsest
+            nn.init.zeros_(cast(Tensor, bias))
+        nn.init.constant_(cast(Tensor, coarsest), math.log(share / (1 - share)))  # what the sigmoid makes that share of
         self.max_disparity, self.ssim_weight = max_disparity, ssim_weight
         self.appearance_weight, self.smoothness_weight = appearance_weight, smoothness_weight
         self.consistency_weight, self.post_processing, self.augment = consistency_weight, post_processing, augment

@@ -24,10 +24,17 @@ class DepthNetwork(nn.Module):
         maps: Maps per scale: 1 for disparity or depth, 2 for the disparities of both cameras.
         scales: Number of scales; the first is the picture's own size, each next one half of it.
         widths: Channels of the decoder, finest first; the last serves all coarser levels.
+        refine: Each scale tells what differs from the next coarser one's map, so that it begins where that has come to.
+            Where each scale has a loss of its own that only sees what is near, the finest would else find nothing.
     """
 
     def __init__(
-        self, encoder: Encoder, maps: int = 1, scales: int = 4, widths: Sequence[int] = (16, 32, 64, 128, 256)
+        self,
+        encoder: Encoder,
+        maps: int = 1,
+        scales: int = 4,
+        widths: Sequence[int] = (16, 32, 64, 128, 256),
+        refine: bool = False,
     ) -> None:
         super().__init__()
         if encoder.spatial_dims != 2:
@@ -35,7 +42,7 @@ class DepthNetwork(nn.Module):
                 f"Depth is learnt from pictures: the encoder must be 2D, this one is {encoder.spatial_dims}D."
             )
         self.encoder, self.scales = encoder, scales
-        self.decoder = DepthDecoder(encoder, maps, scales, widths)
+        self.decoder = DepthDecoder(encoder, maps, scales, widths, refine)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Turn (B, 3, H, W), 0 to 1, into maps (B, maps, H / 2^s, W / 2^s) between 0 and 1, finest first.
@@ -55,8 +62,9 @@ class DepthNetwork(nn.Module):
 class DepthDecoder(nn.Module):
     """Up-sample by 2, meet the encoder's features of that scale where there are some, convolve; a sigmoid per scale."""
 
-    def __init__(self, encoder: Encoder, maps: int, scales: int, widths: Sequence[int]) -> None:
+    def __init__(self, encoder: Encoder, maps: int, scales: int, widths: Sequence[int], refine: bool = False) -> None:
         super().__init__()
+        self.refine = refine
         self.skips = {stride: level for level, stride in enumerate(encoder.strides[:-1])}
         self.stride, self.scales = encoder.strides[-1], scales
         self.blocks, self.heads = nn.ModuleDict(), nn.ModuleDict()
@@ -73,7 +81,7 @@ class DepthDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Turn features, finest first, into maps between 0 and 1, finest first."""
-        x, stride, maps = features[-1], self.stride, []
+        x, stride, maps = features[-1], self.stride, list[Tensor]()
         while stride > 1:
             stride //= 2
             narrow, merge = cast(nn.ModuleList, self.blocks[str(stride)])
@@ -82,8 +90,11 @@ class DepthDecoder(nn.Module):
                 x = torch.cat([x, features[self.skips[stride]]], dim=1)
             x = merge(x)
             if str(stride) in self.heads:
-                maps.append(self.heads[str(stride)](x).float().sigmoid())
-        return maps[::-1]
+                told = self.heads[str(stride)](x).float()
+                if self.refine and maps:
+                    told = told + F.interpolate(maps[-1], scale_factor=2, mode="bilinear", align_corners=False)
+                maps.append(told)
+        return [told.sigmoid() for told in maps[::-1]]
 
 
 class PoseNetwork(nn.Module):
