@@ -26,10 +26,8 @@ from medssl.files import value_hash
 
 _UNKNOWN_RATE = 25.0  # frames per second, of frames that tell no time
 _LONG_S = 30.0  # between key frames, from which on a sample takes long to decode
-_UNEVEN, _UNEVEN_SHARE = (
-    0.25,
-    0.01,
-)  # of most frames' time apart; of the frames, from which on the rate counts as varying
+_UNEVEN = 0.25  # of the time between most frames, by which another time differs
+_UNEVEN_SHARE = 0.01  # of the frames, from which on the rate counts as varying
 
 PreparedFrame = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 

@@ -1,6 +1,5 @@
 """Videos through a method of sound and sight: results of each, what is alike in all, and a page about them."""
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +151,8 @@ def _see_and_hear(listener: Listener, source: Source, place: Path, options: List
         except InputError as error:
             outcome.left_out[f"{source.name}: the sound of overlay.mp4"] = str(error)
     else:
-        deque(shown, maxlen=0)  # moments are noted as they pass
+        for _ in shown:
+            pass  # the listener notes each moment in the record when its picture is asked for
     moments = record.moments()
     heard = Heard(moments)
     if truth is not None:

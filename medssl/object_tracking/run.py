@@ -259,7 +259,7 @@ def _page(
         sections.append(Section("Scores", text, readable(table_of(comparison.rows, given)), pictures[:-1]))
     text = (
         "Confidence is how much the votes of like cells agree, similarity that of the most alike cell. What looks like "
-        "nothing known counts as hidden. Gaps are frames that cannot be decoded."
+        "nothing known counts as hidden. Lines begin where something is marked; gaps are frames that cannot be decoded."
     )
     links = {"The video with what was followed": "overlay.mp4"} if (out / "overlay.mp4").is_file() else {}
     sections.append(Section("Over time", text, None, pictures[-1:], links))
