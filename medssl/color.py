@@ -1,29 +1,21 @@
 """Colours as lightness and two axes of colour: Lab of CIE 15:2004, for the sRGB of IEC 61966-2-1 and its white D65."""
 
-import torch
+import kornia.color
 from torch import Tensor
 
-_TO_XYZ = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505))  # of linear red, green, blue
-_EPSILON = 6 / 29  # where Lab's cube root goes over into a line
+from medssl.geometry import in_float32
 
 
+@in_float32
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """Turn sRGB (B, 3, *spatial), 0..1, into L (0..100), a and b (about -110 to 110)."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055).pow(2.4))
-    xyz = _mixed(linear, torch.tensor(_TO_XYZ, dtype=torch.float64)) / _white(rgb)
-    roots = torch.where(xyz > _EPSILON**3, xyz.clamp_min(_EPSILON**3).pow(1 / 3), xyz / (3 * _EPSILON**2) + 4 / 29)
-    x, y, z = roots.unbind(1)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+    return kornia.color.rgb_to_lab(rgb.flatten(2)[..., None]).reshape(rgb.shape)
 
 
+@in_float32
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """Turn L, a and b (B, 3, *spatial) into sRGB, 0..1; colours that it does not have are clipped."""
-    L, a, b = lab.unbind(1)
-    y = (L + 16) / 116
-    roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
-    xyz = torch.where(roots > _EPSILON, roots**3, 3 * _EPSILON**2 * (roots - 4 / 29)) * _white(lab)
-    linear = _mixed(xyz, torch.tensor(_TO_XYZ, dtype=torch.float64).inverse()).clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(0.0031308).pow(1 / 2.4) - 0.055)
+    return kornia.color.lab_to_rgb(lab.flatten(2)[..., None]).reshape(lab.shape)
 
 
 def colour_auc(found: Tensor, truth: Tensor, weight: Tensor | None = None, farthest: float = 150) -> Tensor:
@@ -44,14 +36,3 @@ def colour_auc(found: Tensor, truth: Tensor, weight: Tensor | None = None, farth
     near = 1 - (found - truth).norm(dim=1).clamp_max(farthest) / farthest
     area: Tensor = near.mean() if weight is None else (near * weight).sum() / weight.sum()
     return area
-
-
-def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
-    """Mix the channels of (B, 3, *spatial); sums, as autocast would round the entries of a matrix product."""
-    rows = matrix.to(x).view(3, 3, *[1] * (x.ndim - 2))
-    return torch.stack([(x * row).sum(1) for row in rows], dim=1)
-
-
-def _white(like: Tensor) -> Tensor:
-    """Give X, Y and Z of white, (3, 1, ...): the sums of the matrix' rows, so that white has neither a nor b."""
-    return torch.tensor(_TO_XYZ, dtype=torch.float64).sum(1).to(like).view(3, *[1] * (like.ndim - 2))

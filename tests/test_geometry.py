@@ -6,6 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from kornia.geometry import linalg
+from kornia.geometry.camera import project_points
+from kornia.geometry.depth import depth_to_3d
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -54,6 +57,19 @@ def test_points_are_projected_as_the_camera_of_the_readers_does() -> None:
     expected = project_numpy(CAMERA, points[0].movedim(0, -1).numpy())
     np.testing.assert_allclose(pixels[0].movedim(0, -1).numpy(), expected)
     assert torch.equal(z, points[:, 2:])
+
+
+def test_cameras_and_motions_are_kornias() -> None:
+    depth, intrinsics, a, b = random_depth(), K.expand(2, 3, 3), random_rigid(seed=1, scale=0.1), random_rigid(seed=2)
+    points = backproject(depth, intrinsics)
+    torch.testing.assert_close(points, depth_to_3d(depth, intrinsics))
+    listed = points.flatten(2).mT  # (B, N, 3)
+    torch.testing.assert_close(transform(points, a).flatten(2).mT, linalg.transform_points(a, listed))
+    torch.testing.assert_close(
+        project(points, intrinsics)[0].flatten(2).mT, project_points(listed, intrinsics[:, None])
+    )
+    torch.testing.assert_close(invert(a), linalg.inverse_transformation(a))
+    torch.testing.assert_close(relative(a, b), linalg.relative_transformation(b, a))
 
 
 def test_projecting_what_was_placed_gives_the_grid_back() -> None:

@@ -9,7 +9,7 @@ finite) and one that is behind the other camera land at (-1, -1): outside, inval
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
+from kornia.geometry.transform import remap
 from torch import Tensor
 
 from medssl.errors import InputError
@@ -36,12 +36,8 @@ def sample(image: Tensor, pixels: Tensor, padding: Padding = "border", mode: Mod
     Returns:
         (B, C, H, W), float32 (float64 for a float64 image).
     """
-    height, width = image.shape[-2:]
-    x, y = pixels.unbind(dim=1)
-    # -1 and 1 are the centres of the first and of the last pixel; an axis of one pixel has no length.
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    read: Tensor = F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode=padding, align_corners=True)
-    return read
+    x, y = pixels.to(image.dtype).unbind(dim=1)
+    return remap(image, x, y, mode, padding, align_corners=True)
 
 
 def inside(pixels: Tensor, size: tuple[int, int]) -> Tensor:
