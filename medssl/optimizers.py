@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.adamw import adamw
 
-OptimizerName = Literal["adamw", "muon"]
+OptimizerName = Literal["adamw", "muon", "sgd"]
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic that brings singular values near 1 fastest (Jordan et al., "Tuning the coefficients")."""
@@ -33,7 +33,7 @@ def build_optimizer(
     """Build an optimizer by name for those parameters that are trained; biases and normalisation do not decay.
 
     Args:
-        name: "adamw" or "muon".
+        name: "adamw", "muon", or "sgd" with momentum 0.9.
         parameters: Of the network.
         learning_rate: Its largest value.
         weight_decay: On weights.
@@ -44,6 +44,8 @@ def build_optimizer(
         return Muon(trained, learning_rate, weight_decay=weight_decay, factors=factors)
     vectors, matrices = ([p for p in trained if (p.ndim > 1) == wide] for wide in (False, True))
     groups = [*rated(matrices, learning_rate, factors), *rated(vectors, learning_rate, factors, weight_decay=0.0)]
+    if name == "sgd":
+        return SGD(groups, learning_rate, momentum=0.9, weight_decay=weight_decay)
     return AdamW(groups, learning_rate, weight_decay=weight_decay)
 
 

@@ -17,7 +17,7 @@ from medssl.evaluation.tables import write_table
 from medssl.method import Method
 from medssl.optimizers import OptimizerName
 from medssl.sample import Batch
-from medssl.training import Precision, fit, use_bf16
+from medssl.training import Precision, ScheduleName, fit, use_bf16
 from medssl.video_method import VideoMethod
 
 Recordings = PreparedRecordings | StreamedRecordings
@@ -31,7 +31,8 @@ class VideoRecipe:
 
     Args:
         batch_size: Clips per step and device.
-        optimizer: "adamw", or "muon" for convolutional networks.
+        optimizer: "adamw", "sgd" with momentum 0.9, or "muon" for convolutional networks.
+        schedule: "cosine", or "cyclic" between a tenth of the learning rate and the whole.
         learning_rate: Its largest value.
         weight_decay: On weights, not on biases and normalisation.
         gradient_clip: Largest norm of the gradient.
@@ -47,6 +48,7 @@ class VideoRecipe:
 
     batch_size: int = 4
     optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "cosine"
     learning_rate: float = 1e-4
     weight_decay: float = 1e-2
     gradient_clip: float = 10.0
@@ -107,6 +109,7 @@ def train_video(
         batch_size=recipe.batch_size,
         epoch_steps=recipe.epoch_steps,
         optimizer=recipe.optimizer,
+        schedule=recipe.schedule,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
         gradient_clip=recipe.gradient_clip,

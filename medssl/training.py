@@ -40,6 +40,7 @@ from medssl.thin_volumes import guard_thin_volumes
 
 Scores = Mapping[str, float]
 Precision = Literal["auto", "bf16", "fp32"]
+ScheduleName = Literal["cosine", "cyclic"]
 
 
 class NonFiniteLossError(InputError):
@@ -58,6 +59,7 @@ def fit(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     rate_factors: Mapping[str, float] | None = None,
+    schedule: ScheduleName = "cosine",
     warmup: float = 0.1,
     gradient_clip: float = 12.0,
     accumulate: int = 1,
@@ -73,8 +75,6 @@ def fit(
 ) -> list[dict[str, float]]:
     """Train ``method`` and return its history: one row of scores per epoch.
 
-    The learning rate rises linearly over the first ``warmup`` of the steps and falls to 0 as half a cosine.
-
     Args:
         method: What to train, in place.
         samples: What to train on.
@@ -82,10 +82,12 @@ def fit(
         steps: Optimiser steps in all.
         batch_size: Samples per step and device.
         epoch_steps: Optimiser steps from one validation and checkpoint to the next.
-        optimizer: "adamw", or "muon" for convolutional networks, see ``medssl.optimizers``.
+        optimizer: "adamw", "sgd", or "muon" for convolutional networks, see ``medssl.optimizers``.
         learning_rate: Its largest value.
         weight_decay: On weights, not on biases and normalisation.
         rate_factors: What the rate of the method's parameters, by name, is multiplied by; 1 where it is not named.
+        schedule: "cosine": the rate rises linearly over the first ``warmup`` of the steps and falls to 0 as half a
+            cosine. "cyclic": it goes from a tenth to the whole in two epochs, and back in two, again and again.
         warmup: Share of the steps.
         gradient_clip: Largest norm of the gradient.
         accumulate: Batches per optimiser step.
@@ -115,6 +117,7 @@ def fit(
         optimizer,
         learning_rate,
         weight_decay,
+        schedule,
         warmup,
         gradient_clip,
         accumulate,
@@ -142,7 +145,10 @@ def fit(
         per_step = accumulate * numbers * trainer.world_size
         sampler = EpochSampler(epoch_steps, steps, per_step, trainer.global_rank, trainer.world_size)
         build = partial(_build_optimizer, method, optimizer, learning_rate, weight_decay, rate_factors or {})
-        loop = _Loop(method, sampler, steps, build, warmup, identity, log)
+        rate = partial(warm_cosine, steps=steps, warmup=warmup)
+        if schedule == "cyclic":
+            rate = partial(triangular, rise=2 * epoch_steps)
+        loop = _Loop(method, sampler, build, rate, identity, log)
         loader = DataLoader(
             samples,
             numbers,
@@ -217,15 +223,14 @@ class _Loop(pl.LightningModule):
         self,
         method: Method,
         sampler: EpochSampler,
-        steps: int,
         build_optimizer: Callable[[], Optimizer],
-        warmup: float,
+        rate: Callable[[int], float],
         identity: str,
         log: Callable[[Scores, int], None] | None,
     ) -> None:
         super().__init__()
         self.method, self.sampler = method, sampler
-        self.steps, self.build_optimizer, self.warmup = steps, build_optimizer, warmup
+        self.build_optimizer, self.rate = build_optimizer, rate
         self.identity, self.log_scores = identity, log
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
@@ -273,7 +278,7 @@ class _Loop(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.build_optimizer()
-        schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, self.steps, self.warmup))
+        schedule = LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -340,6 +345,15 @@ def warm_cosine(step: int, steps: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+
+def triangular(step: int, rise: int, lowest: float = 0.1) -> float:
+    """Factor of the learning rate: linear from ``lowest`` up to 1 in ``rise`` steps, and back, again and again.
+
+    Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017, https://arxiv.org/abs/1506.01186, section
+    3.1, which lets it rise for 2 to 10 passes over the data.
+    """
+    return 1 - (1 - lowest) * abs(1 - step / rise % 2)
 
 
 def _as_loop(module: pl.LightningModule) -> _Loop:

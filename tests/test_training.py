@@ -26,7 +26,7 @@ from medssl.method import as_read
 from medssl.methods.segmentation import Segmentation
 from medssl.networks import build_network
 from medssl.sample import Batch
-from medssl.training import NonFiniteLossError, fit, warm_cosine
+from medssl.training import NonFiniteLossError, fit, triangular, warm_cosine
 
 START = """
 import sys
@@ -209,6 +209,35 @@ def test_the_rate_rises_to_one_and_falls_to_zero() -> None:
     rates = [warm_cosine(step, 100, 0.1) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == rates[9] == rates[10] == 1 and rates[100] == 0
     assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_the_cyclic_rate_is_torchs() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    theirs = torch.optim.lr_scheduler.CyclicLR(optimizer, 0.1, 1.0, step_size_up=7, cycle_momentum=False)
+    for step in range(40):
+        assert triangular(step, rise=7) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+
+
+def test_a_training_may_go_on_with_plain_descent_at_a_cyclic_rate(prepared_cohort: Path, tmp_path: Path) -> None:
+    data = PreparedDataset(prepared_cohort)
+    method = small(data)
+    history = fit(
+        method,
+        crops(data, method),
+        tmp_path,
+        12,
+        epoch_steps=2,
+        optimizer="sgd",
+        schedule="cyclic",
+        learning_rate=1e-2,
+        workers=0,
+        accelerator="cpu",
+    )
+    # After 2, 4, ... steps: half way up, up, half way down, down, and so on.
+    expected = [5.5e-3, 1e-2, 5.5e-3, 1e-3, 5.5e-3, 1e-2]
+    assert [row["learning_rate"] for row in history] == pytest.approx(expected)
 
 
 def test_processes_share_out_the_samples_of_an_epoch_and_the_last_may_be_shorter() -> None:

@@ -46,7 +46,8 @@ class SfmDepth(DepthMethod):
     sqrt(reach): the loss knows ratios of depths alone, and these all cost the network the same. It is 1 at first, and
     never so near 0 that the scaling layer's ratios explode.
 
-    The paper trains with SGD (momentum 0.9, rate cycling from 1e-4 to 1e-3), batches of 8, gradients clipped at 10.
+    The paper trains with SGD (momentum 0.9, rate cycling from 1e-4 to 1e-3), batches of 8, gradients clipped at 10:
+    the recipe's ``optimizer: sgd``, ``schedule: cyclic``, ``learning_rate: 1e-3``, ``batch_size: 8``.
 
     Args:
         encoder: The network to train, for pictures; the paper's is a FC-DenseNet-57.

@@ -19,7 +19,6 @@ from medssl.reconstruction.mesh import Mesh
 from medssl.reconstruction.point_cloud import PointCloud
 
 _NEAREST = 1e-3  # of the distance to the furthest point: what is closer is cut off
-_SAMPLES = 4  # of each pixel along edges
 
 
 class Renderer:
@@ -32,6 +31,8 @@ class Renderer:
             colours from pictures, which hold the endoscope's own light) to 1.
         background: RGB, 0 to 255.
         point_size: Of a cloud's points, pixels.
+        samples: Of each pixel along edges. With 4 they are smooth; without a graphics card that takes three times as
+            long as 1.
 
     Raises:
         InputError: pyvista is missing, there is no OpenGL to draw with, or an argument is out of range.
@@ -44,11 +45,12 @@ class Renderer:
         light: float = 0.5,
         background: tuple[int, int, int] = (0, 0, 0),
         point_size: float = 3.0,
+        samples: int = 4,
     ) -> None:
         if not 0 <= light <= 1 or min(size) < 1:
             raise InputError(f"Pictures need a size above 0 and a light from 0 to 1; got {size} and {light:g}.")
         self.size = size
-        self.plotter = plotter(size, background)
+        self.plotter = plotter(size, background, samples)
         self.plotter.add_mesh(
             surface(scene) if isinstance(scene, Mesh) else points(scene),
             scalars="colours",
@@ -106,6 +108,7 @@ def fly_through(
     size: tuple[int, int],
     light: float = 0.5,
     background: tuple[int, int, int] = (0, 0, 0),
+    samples: int = 1,
 ) -> Iterator[NDArray[np.uint8]]:
     """Take a picture (H, W, 3) from each pose of a path, one at a time.
 
@@ -116,18 +119,19 @@ def fly_through(
         size: Height and width, pixels.
         light: See `Renderer`.
         background: RGB, 0 to 255.
+        samples: See `Renderer`. Where all moves and the surface fills the picture, its edges are hardly seen.
 
     Raises:
         InputError: A camera is none, pyvista is missing, or there is no OpenGL to draw with; when the first picture is
             asked for.
     """
     check_poses(path)
-    with Renderer(scene, size, light, background) as renderer:
+    with Renderer(scene, size, light, background, samples=samples) as renderer:
         for pose in path:
             yield renderer.picture(intrinsics, pose)
 
 
-def plotter(size: tuple[int, int], background: tuple[int, int, int]) -> Any:
+def plotter(size: tuple[int, int], background: tuple[int, int, int], samples: int = 4) -> Any:
     """An empty pyvista plotter, off the screen, with a lamp at its camera.
 
     Raises:
@@ -145,7 +149,7 @@ def plotter(size: tuple[int, int], background: tuple[int, int, int]) -> Any:
             "libEGL (Debian, Ubuntu: apt-get install libegl1 libgl1-mesa-dri) or libOSMesa."
         )
     made.set_background([channel / 255 for channel in background])
-    made.enable_anti_aliasing("msaa", multi_samples=_SAMPLES)
+    made.enable_anti_aliasing("msaa", multi_samples=samples)
     made.add_light(pyvista.Light(light_type="headlight", positional=True, cone_angle=180))
     return made
 

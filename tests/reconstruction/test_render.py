@@ -42,6 +42,12 @@ def test_a_border_through_a_pixel_covers_its_share() -> None:
     assert 0.2 < share < 0.8 and not picture[:, 19].any()
 
 
+def test_with_one_sample_a_pixel_is_covered_or_not() -> None:
+    wall = rectangle(20.2, 10.3, 31.4, 50.2, 40)
+    [picture] = fly_through(wall, POSE[None], INTRINSICS, SIZE, light=0, samples=1)
+    assert {tuple(colour) for colour in picture.reshape(-1, 3).tolist()} == {COLOUR, (0, 0, 0)}
+
+
 @pytest.mark.parametrize(("u", "v"), [(5.0, 7.0), (70.0, 8.0), (37.0, 31.0), (61.0, 52.0)])
 def test_a_point_appears_where_it_is_projected_to(u: float, v: float) -> None:
     at = POSE[:3, :3] @ (np.linalg.inv(INTRINSICS) @ [u, v, 1] * 25) + POSE[:3, 3]
@@ -94,7 +100,7 @@ def test_a_cloud_from_its_own_camera_is_the_picture() -> None:
 def test_a_flight_gives_one_picture_for_each_pose() -> None:
     wall = rectangle(-0.5, -0.5, 79.5, 59.5, 20)
     path = np.stack([POSE, pose_at((0, 0, 0)), POSE])
-    pictures = list(fly_through(wall, path, INTRINSICS, SIZE))
+    pictures = list(fly_through(wall, path, INTRINSICS, SIZE, samples=4))
     assert len(pictures) == 3
     np.testing.assert_array_equal(pictures[0], pictures[2])
     np.testing.assert_array_equal(pictures[1], render(wall, INTRINSICS, path[1], SIZE))
