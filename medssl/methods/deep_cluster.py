@@ -36,7 +36,7 @@ class DeepCluster(Method):
     moments keeps those of the last epoch's classifier for its first steps.
 
     Args:
-        encoder: The network to pretrain, for 2D or 3D images.
+        encoder: The network to pretrain, for 2D or 3D images. The paper's sees edges: built with ``sobel``.
         k: Number of clusters, about ten times the classes that are expected; None is one per 20 samples of the epoch,
             at least 2 and at most 1000. An epoch of fewer samples has one cluster per sample.
         version: 1 clusters whitened features and trains a linear classifier, drawn anew each epoch, on one view. 2
@@ -46,8 +46,6 @@ class DeepCluster(Method):
         width: Version 2: width of the embeddings.
         temperature: Version 2: of the comparison with the centroids.
         iterations: Of k-means.
-        sobel: Give the encoder, which must have two input channels, edges in place of intensities; 2D. Whoever uses
-            the encoder afterwards has to do the same (``edges``).
         views: How the views that are trained on vary.
     """
 
@@ -70,21 +68,14 @@ class DeepCluster(Method):
         width: int = 128,
         temperature: float = 0.1,
         iterations: int = 20,
-        sobel: bool = False,
         views: Views = Views(),
     ) -> None:
         super().__init__()
         if k is not None and k < 2:
             raise InputError(f"DeepCluster tells clusters apart: k must be at least 2, got {k}.")
-        if sobel and (encoder.spatial_dims, encoder.in_channels) != (2, 2):
-            raise InputError(
-                "DeepCluster: sobel makes two channels of 2D images; the encoder is for "
-                f"{encoder.spatial_dims}D images of {encoder.in_channels} channels. Build it with 2 input channels, "
-                "or leave sobel off."
-            )
         self.encoder = encoder
         self.k, self.version, self.components = k, version, components
-        self.temperature, self.iterations, self.sobel, self.views = temperature, iterations, sobel, views
+        self.temperature, self.iterations, self.views = temperature, iterations, views
         channels = encoder.channels[-1]
         self.classifier = nn.Linear(channels, _MOST_CLUSTERS if k is None else k) if version == 1 else None
         self.projector = projector([channels, hidden, width]) if version == 2 else None
@@ -115,7 +106,7 @@ class DeepCluster(Method):
 
     def features(self, image: Tensor) -> Tensor:
         """Turn (B, C, *spatial) into what is clustered but for whitening: (B, D) in float32."""
-        x = pooled(self.encoder(edges(image) if self.sobel else image))
+        x = pooled(self.encoder(image))
         return (x if self.projector is None else self.projector(x)).float()
 
     def logits(self, features: Tensor) -> Tensor:
@@ -221,12 +212,8 @@ class DeepCluster(Method):
             )
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
-        """Give each image, which is clustered, and a view of it, which is trained on; with ``sobel`` its edges too."""
-        view = self.views(batch["image"], batch["seed"], 1)[:, 0]
-        pictures = {"image": batch["image"], "view": view}
-        if self.sobel:
-            pictures["edges of the view"] = edges(view).norm(dim=1, keepdim=True)
-        return pictures
+        """Give each image, which is clustered, and a view of it, which is trained on."""
+        return {"image": batch["image"], "view": self.views(batch["image"], batch["seed"], 1)[:, 0]}
 
     def clusters(self) -> tuple[Tensor, int] | None:
         """Give the assignments and k, once there are some."""
@@ -348,11 +335,3 @@ def entropy(sizes: Tensor) -> Tensor:
 def of_first(x: Tensor) -> Tensor:
     """Take the first process's copy of what all computed alike, as different devices may round differently."""
     return gather(x)[: len(x)]
-
-
-def edges(image: Tensor) -> Tensor:
-    """Differentiate the mean channel of (B, C, X, Y) along both axes by Sobel's filters; (B, 2, X, Y), per pixel."""
-    along_x = torch.tensor([[-1.0, -2.0, -1.0], [0.0, 0.0, 0.0], [1.0, 2.0, 1.0]], device=image.device) / 8
-    kernels = torch.stack([along_x, along_x.T]).unsqueeze(1).to(image.dtype)  # (2, 1, 3, 3)
-    grey = F.pad(image.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(grey, kernels)

@@ -20,6 +20,7 @@ from medssl.augment import generators, uniform
 from medssl.errors import InputError
 from medssl.method import Method
 from medssl.networks.encoder import Encoder
+from medssl.networks.sobel import SobelEncoder
 from medssl.networks.unet import UNetDecoder
 from medssl.networks.vit import TransformerBlock, ViTEncoder, initialise_transformer, sine_cosine
 from medssl.sample import Batch, require
@@ -55,6 +56,11 @@ class MaskedAutoencoder(Method):
         super().__init__()
         if not 0 < ratio < 1:
             raise InputError(f"ratio={ratio:g} is the share of the blocks that are hidden: between 0 and 1.")
+        if isinstance(encoder, SobelEncoder):
+            raise InputError(
+                "A masked autoencoder hides blocks from the network itself, which must see voxels, not their edges: "
+                "leave sobel off."
+            )
         self.encoder = encoder
         self.block, self.ratio, self.normalised_targets = block, ratio, normalised_targets
         self.decoder: TokenDecoder | FilledDecoder

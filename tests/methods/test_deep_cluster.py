@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from medssl.errors import InputError
 from medssl.methods.deep_cluster import (
     DeepCluster,
-    edges,
     k_means,
     nearest,
     normalised_mutual_information,
@@ -244,22 +243,6 @@ def test_an_epoch_with_fewer_samples_than_clusters_says_so() -> None:
     with pytest.warns(UserWarning, match="5 samples has 5 clusters, not 8"):
         method.start_epoch([batch(range(5))])
     assert torch.isfinite(method.loss(batch(range(5)))["loss"])
-
-
-def test_edges_of_a_ramp_are_its_slopes() -> None:
-    x, y = torch.meshgrid(torch.arange(6.0), torch.arange(5.0), indexing="ij")
-    found = edges((2 * x - 3 * y).expand(1, 3, 6, 5))[0, :, 1:-1, 1:-1]
-    torch.testing.assert_close(found, torch.tensor([2.0, -3.0]).view(2, 1, 1).expand(2, 4, 3))
-
-
-def test_with_sobel_the_network_sees_edges_and_not_intensities() -> None:
-    torch.manual_seed(0)
-    method = DeepCluster(UNetEncoder(2, 2, (4, 8)), 3, sobel=True)
-    one = batch(range(6))
-    torch.testing.assert_close(method.features(one["image"]), method.features(one["image"] + 5), atol=1e-4, rtol=1e-4)
-    assert method.show(one)["edges of the view"].shape == (6, 1, 16, 16)
-    with pytest.raises(InputError, match=r"3D images of 1 channels.*2 input channels"):
-        DeepCluster(UNetEncoder(1, 3, (4, 8)), 3, sobel=True)
 
 
 def test_refuses_more_clusters_than_images() -> None:
