@@ -117,6 +117,11 @@ def refused(*arguments: object, **keywords: object) -> None:
     raise InputError("Not drawn in this test.")
 
 
+def test_methods_without_points_are_told_how_deep_a_body_is_beside_what_is_asked_for(finished: Path) -> None:
+    told = read_json(finished / "out" / "trainings" / "monodepth2" / "method" / "method.json")
+    assert told["method_arguments"] == {"max_depth": 10.0, "pose_channels": [4, 8], "scales": 1}
+
+
 def test_the_page_begins_with_the_verdict_and_shows_the_pictures(finished: Path) -> None:
     page = (finished / "out" / "results" / "report.html").read_text(encoding="utf-8")
     assert page.index("tells depth best, up to scale: at points that it did not learn from") < page.index("<table")

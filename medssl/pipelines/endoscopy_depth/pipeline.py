@@ -35,6 +35,8 @@ from medssl.structure_from_motion.settings import LensModel, Settings
 from medssl.tracking import open_tracker, ui_command
 from medssl.train_video import VideoRecipe
 
+_INSIDE = {"monodepth2": {"max_depth": 10.0}, "ego_motion": {"max_depth": 10.0}}  # of a body, nearest 0.1
+
 
 def run(
     video: Path,
@@ -75,7 +77,8 @@ def run(
         held_out_points: Share of the points that no method learns from, to judge by.
         recipe: How each method is trained; held_out_points takes the place of its own.
         recipe_arguments: What is different in it, by the method's name.
-        method_arguments: Own arguments of methods, by the method's name.
+        method_arguments: Own arguments of methods, by the method's name. By default monodepth2 and ego_motion tell
+            depths up to 100 times the nearest: in a body, farther is dark.
         encoder: Name of the encoder, of all methods; see ``medssl networks``.
         encoder_arguments: Its own arguments; by default group normalisation where it has the choice.
         results_of: The method whose depth is fused; by default the best at the held-out points.
@@ -96,7 +99,9 @@ def run(
         InputError: An argument cannot be used, or the recording does not tell its geometry.
     """
     asked = replace(recipe, held_out_points=held_out_points)
-    given = (method_arguments or {}, encoder, encoder_arguments, steps, asked, seed, recipe_arguments or {})
+    own = {name: _INSIDE.get(name, {}) for name in methods}
+    own |= {name: {**own.get(name, {}), **arguments} for name, arguments in (method_arguments or {}).items()}
+    given = (own, encoder, encoder_arguments, steps, asked, seed, recipe_arguments or {})
     plan = DepthPlan(tuple(methods), *given)
     if results_of is not None and results_of not in methods:
         raise InputError(f"--results_of {results_of}: is not one of --methods {', '.join(methods)}.")
