@@ -242,11 +242,20 @@ def _interval(subjects: NDArray[np.float64], resamples: int) -> tuple[float, flo
 
 
 def _verb(row: dict[str, float]) -> str:
-    """What a difference may be called: "seems to" where its interval leaves 0 out, but p stays above 0.05."""
+    """What a difference may be called.
+
+    "seems to" where its interval leaves 0 out, but p stays above 0.05, or not every subset of labelled subjects agrees:
+    p asks whether other subjects would be scored alike, not whether other labels would have taught the same.
+    """
     what = "gain" if row["low"] > 0 else "lose" if row["high"] < 0 else ""
     if not what:
         return ""
-    return f"{what}s" if row["p_holm"] < _LEVEL else f"seems to {what}"
+    return f"{what}s" if row["p_holm"] < _LEVEL and _agreeing(row) == row["seeds"] else f"seems to {what}"
+
+
+def _agreeing(row: dict[str, float]) -> float:
+    """In how many subsets the difference has the sign of the mean difference."""
+    return row["ahead"] if row["difference"] > 0 else row["seeds"] - row["ahead"]
 
 
 def _runs_of_alike(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -268,7 +277,8 @@ def _finding(rows: Sequence[dict[str, Any]]) -> str:
     if verb := _verb(first):
         interval, p = f"95 % interval {_range(first['low'], first['high'], '+')}", _p(first["p_holm"])
         what = f"{verb} {abs(first['difference']):.3f} Dice {'over' if first['difference'] > 0 else 'to'} scratch"
-        return f"{labels} {what} ({interval}, p {p if p.startswith('<') else f'= {p}'})"
+        subsets = f", in {_of(_agreeing(first), first['seeds'])} subsets" if first["seeds"] > 1 else ""
+        return f"{labels} {what} ({interval}, p {p if p.startswith('<') else f'= {p}'}{subsets})"
     return f"{labels} shows nothing that can be told from chance ({differences} Dice)"
 
 

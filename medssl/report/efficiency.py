@@ -141,7 +141,8 @@ _READING = (
     "Dice is averaged over structures and over the seeds of each test subject, then over subjects; over subsets: the "
     "least and the largest mean of one seed, that is of one draw of labelled subjects. The gain is paired: the same "
     "test subjects, labels and seeds. p is Wilcoxon's signed-rank test over subjects; Holm's correction is over the "
-    "arms at one number of labels, not over the numbers of labels."
+    "arms at one number of labels, not over the numbers of labels. p says nothing of other labelled subjects: what not "
+    "every draw of them shows only seems to be a gain or a loss, however small p is."
 )
 _OVERVIEW = (
     "Dice on the test scans after fine-tuning, and in brackets the gain over scratch with the same labels. What "

@@ -109,7 +109,8 @@ def test_the_verdict_says_the_gain_and_where_there_is_none():
     gains = pd.DataFrame([row(), row(labels=10, **nothing)])
     assert verdict(gains) == [
         "On these data, masked autoencoder with 2 labels gains 0.040 Dice over scratch (95 % interval +0.020 to "
-        "+0.060, p = 0.016); with 10 labels shows nothing that can be told from chance (+0.002 Dice)."
+        "+0.060, p = 0.016, in 3 of 3 subsets); with 10 labels shows nothing that can be told from chance (+0.002 "
+        "Dice)."
     ]
     assert headline(gains) == "Pretraining pays: with 2 labels, masked autoencoder gains 0.040 Dice over scratch"
     (sentence,) = verdict(pd.DataFrame([row(labels=1), *(row(labels=n, **nothing) for n in (2, 5, 10))]))
@@ -121,15 +122,25 @@ def test_the_verdict_says_the_gain_and_where_there_is_none():
 def test_an_interval_above_zero_with_a_large_p_only_seems_to_gain():
     gains = pd.DataFrame([row(n=5, p=0.0625, p_holm=0.125, labels=1)])
     sentence, caution = verdict(gains)
-    assert "with 1 label seems to gain 0.040 Dice over scratch (95 % interval +0.020 to +0.060, p = 0.125)" in sentence
+    assert "with 1 label seems to gain 0.040 Dice over scratch (95 % interval +0.020 to +0.060, p = 0.125" in sentence
     assert "With 5 test subjects the smallest p there can be is 0.062, however large the gain" in caution
     assert headline(gains).startswith("Pretraining may pay: with 1 label")
 
 
+@pytest.mark.parametrize(("ahead", "difference", "verb"), [(2, 0.04, "seems to gain"), (1, -0.04, "seems to lose")])
+def test_what_not_all_subsets_of_labels_show_is_not_called_certain(ahead, difference, verb):
+    low, high = difference - 0.02, difference + 0.02
+    gains = pd.DataFrame([row(ahead=ahead, difference=difference, low=low, high=high, p_holm=0.001)])
+    assert f"{verb} 0.040 Dice" in verdict(gains)[0] and "in 2 of 3 subsets)" in verdict(gains)[0]
+    assert headline(gains).startswith("Pretraining may pay") == (difference > 0)
+
+
 def test_a_loss_is_called_a_loss():
-    gains = pd.DataFrame([row(difference=-0.04, low=-0.06, high=-0.02)])
-    assert "loses 0.040 Dice to scratch (95 % interval -0.060 to -0.020, p = 0.016)" in verdict(gains)[0]
+    gains = pd.DataFrame([row(difference=-0.04, low=-0.06, high=-0.02, ahead=0)])
+    assert "loses 0.040 Dice to scratch (95 % interval -0.060 to -0.020, p = 0.016, in 3 of 3" in verdict(gains)[0]
     assert headline(gains) == "No gain from pretraining that can be told from chance"
+    alone = pd.DataFrame([row(difference=-0.04, low=-0.06, high=-0.02, ahead=0, seeds=1)])
+    assert "p = 0.016)" in verdict(alone)[0]
 
 
 def test_under_five_subjects_there_is_no_p_and_the_verdict_says_so():
