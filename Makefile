@@ -32,7 +32,7 @@ demo-endoscopy: $(VENV)/.installed-endoscopy runs/demo-endoscopy/recording
 # Made aside and renamed, so that one whose making was interrupted is made again.
 runs/demo-endoscopy/recording: | $(VENV)/.installed-endoscopy
 	rm -rf $@.part
-	$(BIN)/python -m sample_data.make_endoscopy --out $@.part --frames 40 --surface true
+	$(BIN)/python -m sample_data.make_endoscopy --out $@.part --frames 80 --step_mm 0.5 --surface true
 	mv $@.part $@
 
 test: check
