@@ -10,7 +10,9 @@ from untold import require_untold
 
 import medssl.pipelines.optical_flow as package
 from medssl.cli import main
+from medssl.evaluation.matching import MatchingScores
 from medssl.flow_results.judge import METHOD, VARIATIONAL, ZERO
+from medssl.flow_results.page import verdict
 from medssl.tracking import find_runs, tracking_uri
 
 SMALL = [
@@ -52,6 +54,23 @@ def test_the_page_begins_with_the_verdict_and_shows_the_pictures(chairs: Path) -
     assert page.index("Of held-out recordings the flow is off by") < page.index("<table")
     assert page.count("<img") == 3 * 3 + 2
     assert "Nothing was learnt from the true flow" in page
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (5.90, "hardly different from none, worse than TV-L1"),
+        (4.98, "better than none, hardly different from TV-L1"),
+        (9.0, "worse than none, worse than TV-L1"),
+    ],
+)
+def test_the_verdict_makes_nothing_of_a_hundredth(error: float, said: str) -> None:
+    common = {"subject": "a", "scan": "a", "structure": "all", "n": 9, "missing": 0, "missed": False}
+    common |= {"fl_percent": 0.0, "angular_deg": 0.0, "learnt_from": True}
+    truth = pd.DataFrame(
+        [{**common, "method": name, "epe": epe} for name, epe in ((METHOD, error), (VARIATIONAL, 5.05), (ZERO, 5.92))]
+    )
+    assert verdict(MatchingScores(truth, pd.DataFrame(), []))[0].endswith(f": {said}.")
 
 
 def test_parent_and_training_are_runs(chairs: Path) -> None:

@@ -12,6 +12,7 @@ from medssl.flow_results.judge import METHOD, VARIATIONAL, ZERO
 from medssl.report.page import Section, html_report
 
 LEARNT, HELD_OUT = "learnt from", "held out"
+_ALIKE = 0.02  # of an error: what lies within is no difference to be told
 
 _TOLD = (
     "Against the known flow, in pixels of the prepared pictures: epe is the mean end-point error, fl_percent the share "
@@ -92,9 +93,15 @@ def flow_page(scores: MatchingScores, training: Path, no_variational: str, path:
 
 def _sentence(label: str, error: Mapping[str, float]) -> str:
     whose = {LEARNT: "Of the recordings that it learnt from, without their truth,", HELD_OUT: "Of held-out recordings"}
-    told = ["better than none" if error[METHOD] < error[ZERO] else "no better than none"]
+    told = [_against(error[METHOD], error[ZERO], "none")]
     beside = f"zero flow by {error[ZERO]:.2f}"
     if VARIATIONAL in error:
-        told.append("better than TV-L1" if error[METHOD] < error[VARIATIONAL] else "worse than TV-L1")
+        told.append(_against(error[METHOD], error[VARIATIONAL], "TV-L1"))
         beside += f", TV-L1 by {error[VARIATIONAL]:.2f}"
     return f"{whose[label]} the flow is off by {error[METHOD]:.2f} px in the mean ({beside}): {', '.join(told)}."
+
+
+def _against(error: float, other: float, named: str) -> str:
+    if abs(error - other) <= _ALIKE * other:
+        return f"hardly different from {named}"
+    return f"{'better' if error < other else 'worse'} than {named}"
