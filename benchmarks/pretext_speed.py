@@ -36,11 +36,11 @@ from medssl.training import use_bf16
 PATCH, BATCH, ROUNDS = 64, 8, 7
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "barlow_twins": {"width": 2048},
-    "context_prediction": {"width": 1024},
+    "context_prediction": {"patch": 0.25, "gap": 0.25, "width": 1024},  # what a crop of 64 holds
     "jigsaw": {"hidden": 1024},
     "moco": {"queue_size": 1024},
 }
-"""As in the configurations of the pipeline pretrain_volumes."""
+"""As in the configurations of the pipeline pretrain_volumes, but for crops of 64."""
 
 
 @dataclass
