@@ -35,7 +35,8 @@ from medssl.structure_from_motion.settings import LensModel, Settings
 from medssl.tracking import open_tracker, ui_command
 from medssl.train_video import VideoRecipe
 
-_INSIDE = {"monodepth2": {"max_depth": 10.0}, "ego_motion": {"max_depth": 10.0}}  # of a body, nearest 0.1
+# The papers' limits, 0.1 to 100, are a street's; inside a body what is a hundred times as far is dark.
+_INSIDE = {"monodepth2": {"max_depth": 10.0}, "ego_motion": {"max_depth": 10.0}}
 
 
 def run(
