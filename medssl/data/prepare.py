@@ -114,19 +114,19 @@ def prepare(
 
     identified = each(_identify, [(recipe, scan) for scan in scans], "reading", jobs, progress, "threading")
     identities = {scan.name: one for scan, one in zip(scans, identified, strict=True) if isinstance(one, Identity)}
-    todo = {  # by key, so that scans with the same content are made once
-        identities[scan.name].key: scan
-        for scan in scans
-        if scan.name in identities and store.read_meta(entries / identities[scan.name].key) is None
-    }
+    todo: dict[str, Scan] = {}  # by key, so that scans with the same content are made once
+    for scan in scans:
+        if scan.name in identities and store.read_meta(entries / identities[scan.name].key) is None:
+            todo.setdefault(identities[scan.name].key, scan)
     failed = each(_make, [(recipe, scan, entries / key) for key, scan in todo.items()], "preparing", jobs, progress)
     reasons = {key: one.reason for key, one in zip(todo, failed, strict=True) if one is not None}
     refused = [one for one in identified if isinstance(one, Refused)]
-    refused += [
-        Refused(scan.name, scan.subject, reasons[identities[scan.name].key])
-        for scan in scans
-        if scan.name in identities and identities[scan.name].key in reasons
-    ]
+    for scan in scans:
+        key = identities[scan.name].key if scan.name in identities else ""
+        if key in reasons:
+            made_of = todo[key].name
+            same = "" if made_of == scan.name else f"{scan.name}: holds the same as {made_of}, which cannot be used: "
+            refused.append(Refused(scan.name, scan.subject, same + reasons[key]))
     rows = [
         _row(scan, identities[scan.name], store.read_meta(entries / identities[scan.name].key), table)
         for scan in scans

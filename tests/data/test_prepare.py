@@ -214,6 +214,16 @@ def test_two_scans_with_the_same_content_are_both_listed(cohort, tmp_path, proto
     assert data.index["key"].nunique() == 4
 
 
+def test_two_scans_with_the_same_broken_content_are_refused_each_by_its_own_name(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.nii.gz").write_text("a web page")
+    with pytest.raises(InputError, match="none of the 2"):
+        prepare(tmp_path, tmp_path / "out", None, jobs=1)
+    reasons = pd.read_csv(tmp_path / "out" / "refused.csv").set_index("scan")["reason"]
+    assert reasons["a"].startswith(f"{tmp_path}/a.nii.gz: is named as a compressed image")
+    assert reasons["b"].startswith(f"b: holds the same as a, which cannot be used: {tmp_path}/a.nii.gz")
+
+
 def test_a_full_disk_is_one_message_and_loses_nothing(cohort, tmp_path, protocol, monkeypatch):
     write, calls = store.write_array, []
 
